@@ -1,0 +1,15 @@
+package hcl
+
+import "github.com/agext/levenshtein"
+
+// nearest returns the name of the list that is within two edits of the given one,
+// or "".
+func nearest(name string, names []string) string {
+	best, bestDistance := "", 3
+	for _, candidate := range names {
+		if d := levenshtein.Distance(name, candidate, nil); d < bestDistance {
+			best, bestDistance = candidate, d
+		}
+	}
+	return best
+}
