@@ -1,7 +1,7 @@
 package hcl
 
 import (
-	"fmt"
+	"strconv"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
 )
@@ -135,18 +135,19 @@ func (a *Appliance) check(d *document) {
 	refuse := func(format string, args ...any) {
 		d.refuse(&file, "Invalid appliance", format, args...)
 	}
-	for block, missing := range map[string]bool{
-		"debian": a.Debian == nil, "disk": a.Disk == nil, "boot": a.Boot == nil, "root": a.Root == nil,
-	} {
-		if missing {
-			refuse("The block %s is missing.", block)
+	for _, block := range []struct {
+		name    string
+		missing bool
+	}{{"debian", a.Debian == nil}, {"disk", a.Disk == nil}, {"boot", a.Boot == nil}, {"root", a.Root == nil}} {
+		if block.missing {
+			refuse("The block %s is missing.", block.name)
 		}
 	}
 	if a.Disk != nil {
 		setDefault(&a.Disk.Margin, "1M")
-		for field, text := range map[string]string{"esp": a.Disk.ESP, "slot": a.Disk.Slot, "margin": a.Disk.Margin} {
-			if size, err := ParseSize(text); err != nil || size%(1<<20) != 0 {
-				refuse("disk %s is %q; write a multiple of 1M.", field, text)
+		for _, field := range [][2]string{{"esp", a.Disk.ESP}, {"slot", a.Disk.Slot}, {"margin", a.Disk.Margin}} {
+			if size, err := ParseSize(field[1]); err != nil || size%(1<<20) != 0 {
+				refuse("disk %s is %q; write a multiple of 1M.", field[0], field[1])
 			}
 		}
 	}
@@ -165,8 +166,7 @@ func (a *Appliance) check(d *document) {
 	for _, f := range a.Folders {
 		setDefault(&f.User, "root")
 		setDefault(&f.Mode, "0755")
-		var mode uint32
-		if _, err := fmt.Sscanf(f.Mode+"\n", "%o\n", &mode); err != nil || mode > 0o7777 {
+		if _, err := strconv.ParseUint(f.Mode, 8, 12); err != nil {
 			refuse("Folder %q has mode %q; write octal digits such as \"0755\".", f.Path, f.Mode)
 		}
 		if f.User != "root" && !names[f.User] {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -289,8 +290,8 @@ func ParseSize(text string) (int64, error) {
 			number, shift = text[:n-1], 10*(i+1)
 		}
 	}
-	var v int64
-	if _, err := fmt.Sscanf(number+"\n", "%d\n", &v); err != nil || v < 0 || v > 1<<(62-shift) {
+	v, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || v < 0 || v > 1<<(62-shift) {
 		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", text)
 	}
 	return v << shift, nil
