@@ -12,6 +12,65 @@ const Socket = "/run/walt/daemon/state.sock"
 type Snapshot struct {
 	Version uint64   // grows with each change, within one life of the daemon
 	Devices []Device // sorted by name; the server itself included
+
+	index *index // filled when a Watcher takes the snapshot over; nil: searched
+}
+
+// index finds the devices of one snapshot; values are positions in Devices.
+type index struct {
+	mac, ip, name map[string]int
+}
+
+// indexed returns a copy of s that finds its devices by index.
+func (s Snapshot) indexed() *Snapshot {
+	x := &index{
+		mac:  make(map[string]int, len(s.Devices)),
+		ip:   make(map[string]int, len(s.Devices)),
+		name: make(map[string]int, len(s.Devices)),
+	}
+	for i, d := range s.Devices {
+		x.mac[d.MAC] = i
+		x.name[d.Name] = i
+		if d.IP != "" {
+			x.ip[d.IP] = i
+		}
+	}
+	s.index = x
+	return &s
+}
+
+// ByMAC returns the device of that address (lower case, colons).
+func (s *Snapshot) ByMAC(mac string) (Device, bool) {
+	return s.find(mac, func(x *index) map[string]int { return x.mac }, func(d *Device) string { return d.MAC })
+}
+
+// ByIP returns the device of that dotted quad.
+func (s *Snapshot) ByIP(ip string) (Device, bool) {
+	return s.find(ip, func(x *index) map[string]int { return x.ip }, func(d *Device) string { return d.IP })
+}
+
+// ByName returns the device of that name.
+func (s *Snapshot) ByName(name string) (Device, bool) {
+	return s.find(name, func(x *index) map[string]int { return x.name }, func(d *Device) string { return d.Name })
+}
+
+func (s *Snapshot) find(key string, in func(*index) map[string]int, of func(*Device) string) (Device, bool) {
+	if key == "" {
+		return Device{}, false
+	}
+	if s.index != nil {
+		i, ok := in(s.index)[key]
+		if !ok {
+			return Device{}, false
+		}
+		return s.Devices[i], true
+	}
+	for i := range s.Devices {
+		if of(&s.Devices[i]) == key {
+			return s.Devices[i], true
+		}
+	}
+	return Device{}, false
 }
 
 // Device is one device of the platform.
