@@ -1,0 +1,136 @@
+# The WalT daemon: four processes, and the network services that follow it.
+
+unit "walt-server" {
+  description = "the WalT server"
+  type        = "group"
+  wants = [
+    "walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking",
+    "walt-server-dhcpd", "walt-server-tftpd", "walt-server-httpd", "walt-server-named",
+    "chrony", "nfs-server", "sshd",
+  ]
+}
+
+unit "walt-server-db" {
+  description       = "only user of the database"
+  exec              = ["/usr/lib/walt/services", "server-db"]
+  user              = "walt-db"
+  after             = ["postgresql"]
+  wants             = ["postgresql"]
+  socket "db" {
+    listen = "unix:/run/walt/daemon/db.sock"
+    user   = "root"
+  }
+  ready {
+    notify  = true
+    timeout = "5m"
+  }
+}
+
+unit "walt-server-blocking" {
+  description = "long work and strangers: registries, switches"
+  exec        = ["/usr/lib/walt/services", "server-blocking"]
+  user        = "walt-blocking"
+  socket "blocking" {
+    listen = "unix:/run/walt/daemon/blocking.sock"
+    user   = "root"
+  }
+  ready {
+    notify = true
+  }
+}
+
+unit "walt-server-main" {
+  description         = "logic of the platform: devices, nodes, images, logs"
+  exec                = ["/usr/lib/walt/services", "server-main"]
+  runtime_directories = ["walt/exports.d"]
+  state_directories   = ["walt", "walt/images", "walt/nodes", "walt/keys", "walt/ssh", "containers/storage"]
+  wants               = ["walt-server-netconfig", "walt-server-db", "nfs-server"]
+  file_descriptors    = 4096 # boot notifications and log streams of nodes
+  socket "streams" {
+    listen = "tcp:0.0.0.0:12347"
+  }
+  socket "netconsole" {
+    listen = "udp:0.0.0.0:12342"
+  }
+  socket "main" {
+    listen = "unix:/run/walt/daemon/main.sock"
+    user   = "walt-hub"
+  }
+  socket "state" {
+    listen = "unix:/run/walt/daemon/state.sock"
+    user   = "walt-net"
+  }
+  ready {
+    notify  = true
+    timeout = "5m"
+  }
+  limits {
+    files = 65536
+  }
+}
+
+unit "walt-server-hub" {
+  description = "API sessions of clients and nodes"
+  exec        = ["/usr/lib/walt/services", "server-hub"]
+  user        = "walt-hub"
+  after       = ["walt-server-main"]
+  socket "api" {
+    listen = "tcp:0.0.0.0:12345"
+  }
+  ready {
+    notify = true
+  }
+  limits {
+    files = 65536
+  }
+}
+
+unit "walt-server-dhcpd" {
+  description       = "addresses of walt-net"
+  exec              = ["/usr/lib/walt/services", "dhcpd"]
+  user              = "walt-net"
+  capabilities      = ["CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]
+  state_directories = ["walt/services/dhcpd"]
+  wants             = ["walt-server-netconfig"]
+  ready {
+    notify = true
+  }
+}
+
+unit "walt-server-tftpd" {
+  description       = "boot files by TFTP"
+  exec              = ["/usr/lib/walt/services", "tftpd"]
+  user              = "walt-net"
+  capabilities      = ["CAP_NET_BIND_SERVICE"]
+  state_directories = ["walt/services/tftpd"]
+  wants             = ["walt-server-netconfig"]
+  ready {
+    notify = true
+  }
+}
+
+unit "walt-server-httpd" {
+  description       = "boot files and web API"
+  exec              = ["/usr/lib/walt/services", "httpd"]
+  user              = "walt-net"
+  state_directories = ["walt/services/httpd"]
+  after             = ["walt-server-netconfig"]
+  socket "http" {
+    listen = "tcp:0.0.0.0:80"
+  }
+  ready {
+    notify = true
+  }
+}
+
+unit "walt-server-named" {
+  description       = "names of the platform"
+  exec              = ["/usr/lib/walt/services", "named"]
+  user              = "walt-net"
+  capabilities      = ["CAP_NET_BIND_SERVICE"]
+  state_directories = ["walt/services/named"]
+  wants             = ["walt-server-netconfig"]
+  ready {
+    notify = true
+  }
+}
