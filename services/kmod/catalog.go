@@ -1,0 +1,306 @@
+// Package kmod finds and loads Linux kernel modules without libkmod: it reads the
+// text indexes that depmod(8) writes below /lib/modules/RELEASE (modules.dep,
+// modules.alias, modules.softdep, modules.builtin; formats of modules.dep(5) and
+// modprobe.d(5)), computes what a module needs, and loads with finit_module(2).
+//
+// It serves PID 1, the node program and the image builder (which only asks for
+// closures), so it imports nothing of the project and works on any fs.FS.
+//
+// Refused: lines over 64 KiB and paths that leave the module folder. Not
+// supported: modprobe.d configuration, the binary indexes, module removal.
+package kmod
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// maxLine bounds a line of an index; the longest known line of modules.dep is 1.5 kB.
+const maxLine = 64 << 10
+
+// Catalog is the content of one module folder. It is not changed after [Open].
+type Catalog struct {
+	fsys    fs.FS
+	modules map[string]dependency // by normalised name
+	builtin map[string]bool
+	soft    map[string]SoftDependency
+}
+
+// dependency is one line of modules.dep: paths relative to the module folder.
+type dependency struct {
+	path  string
+	needs []string // paths
+}
+
+// SoftDependency is one line of modules.softdep: modules (or aliases) to try
+// before and after one, whose absence is no error.
+type SoftDependency struct {
+	Pre, Post []string
+}
+
+// Open reads the indexes of a module folder. Only modules.dep must exist.
+func Open(fsys fs.FS) (*Catalog, error) {
+	c := &Catalog{fsys: fsys, builtin: map[string]bool{}, soft: map[string]SoftDependency{}}
+	for _, index := range []struct {
+		name     string
+		optional bool
+		parse    func(io.Reader) error
+	}{
+		{"modules.dep", false, func(r io.Reader) (err error) { c.modules, err = parseDep(r); return err }},
+		{"modules.builtin", true, func(r io.Reader) (err error) { c.builtin, err = parseBuiltin(r); return err }},
+		{"modules.softdep", true, func(r io.Reader) (err error) { c.soft, err = parseSoftdep(r); return err }},
+	} {
+		f, err := fsys.Open(index.name)
+		if errors.Is(err, fs.ErrNotExist) && index.optional {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read module index: %w", err)
+		}
+		err = index.parse(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read module index %s: %w", index.name, err)
+		}
+	}
+	return c, nil
+}
+
+// Normalize returns the canonical spelling of a module name: underscores, no folder,
+// no suffix.
+func Normalize(name string) string {
+	name = path.Base(name)
+	if i := strings.Index(name, ".ko"); i > 0 {
+		name = name[:i]
+	}
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// Names returns the names of all loadable modules, sorted.
+func (c *Catalog) Names() []string {
+	names := make([]string, 0, len(c.modules))
+	for name := range c.modules {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Path returns the file of a module below the module folder, or "".
+func (c *Catalog) Path(name string) string { return c.modules[Normalize(name)].path }
+
+// Builtin tells whether the kernel itself contains the module.
+func (c *Catalog) Builtin(name string) bool { return c.builtin[Normalize(name)] }
+
+// Step is one module of a closure.
+type Step struct {
+	Name string
+	Path string // below the module folder
+	// Soft: whoever asked for it can do without.
+	Soft bool
+}
+
+// Closure returns, in loading order, the named modules with all that they need and
+// their soft dependencies. A name may be a module or an alias. A module that is built
+// into the kernel counts as there. An unknown name is an error, an unknown soft
+// dependency is not.
+func (c *Catalog) Closure(names ...string) ([]Step, error) {
+	w := walk{catalog: c, at: map[string]int{}, entered: map[string]bool{}}
+	var aliased []string
+	for _, name := range names {
+		if c.known(name) {
+			continue
+		}
+		aliased = append(aliased, name)
+	}
+	if err := w.lookUp(aliased); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		targets := w.resolve(name)
+		if len(targets) == 0 {
+			return nil, fmt.Errorf("cannot find module %q: neither a module nor an alias", name)
+		}
+		for _, target := range targets {
+			if err := w.visit(target, len(targets) > 1); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return w.steps, nil
+}
+
+func (c *Catalog) known(name string) bool {
+	name = Normalize(name)
+	return c.modules[name].path != "" || c.builtin[name]
+}
+
+type walk struct {
+	catalog *Catalog
+	aliases map[string][]string // what lookUp found
+	at      map[string]int      // index in steps by name
+	entered map[string]bool
+	steps   []Step
+}
+
+// lookUp reads modules.alias once for all the names, and for the soft dependencies
+// that are no module names; these are few in the whole file.
+func (w *walk) lookUp(names []string) error {
+	for _, soft := range w.catalog.soft {
+		for _, name := range slices.Concat(soft.Pre, soft.Post) {
+			if !w.catalog.known(name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	var err error
+	w.aliases, err = w.catalog.Match(names)
+	return err
+}
+
+// resolve returns the modules that a name stands for, or nothing.
+func (w *walk) resolve(name string) []string {
+	if w.catalog.known(name) {
+		return []string{Normalize(name)}
+	}
+	return w.aliases[name]
+}
+
+func (w *walk) visit(name string, soft bool) error {
+	if w.catalog.builtin[name] {
+		return nil
+	}
+	module, ok := w.catalog.modules[name]
+	if !ok {
+		if soft {
+			return nil
+		}
+		return fmt.Errorf("cannot find module %q", name)
+	}
+	if w.entered[name] {
+		w.harden(name, soft)
+		return nil
+	}
+	w.entered[name] = true
+	for _, other := range w.catalog.soft[name].Pre {
+		for _, target := range w.resolve(other) {
+			if err := w.visit(target, true); err != nil {
+				return err
+			}
+		}
+	}
+	// modules.dep lists what is nearest first; what is needed by all comes last.
+	for _, file := range slices.Backward(module.needs) {
+		if err := w.visit(Normalize(file), soft); err != nil {
+			return fmt.Errorf("module %s: %w", name, err)
+		}
+	}
+	w.at[name] = len(w.steps)
+	w.steps = append(w.steps, Step{Name: name, Path: module.path, Soft: soft})
+	for _, other := range w.catalog.soft[name].Post {
+		for _, target := range w.resolve(other) {
+			if err := w.visit(target, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// harden notes that a module first met as a soft dependency is needed after all, and
+// so is all that it needs.
+func (w *walk) harden(name string, soft bool) {
+	i, ok := w.at[name]
+	if soft || !ok || !w.steps[i].Soft {
+		return
+	}
+	w.steps[i].Soft = false
+	for _, file := range w.catalog.modules[name].needs {
+		w.harden(Normalize(file), false)
+	}
+}
+
+func lines(r io.Reader, each func(line string) error) error {
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(make([]byte, 4096), maxLine)
+	number := 0
+	for scanner.Scan() {
+		number++
+		if err := each(scanner.Text()); err != nil {
+			return fmt.Errorf("line %d: %w", number, err)
+		}
+	}
+	return scanner.Err()
+}
+
+// parseDep reads "PATH: PATH..." lines.
+func parseDep(r io.Reader) (map[string]dependency, error) {
+	modules := map[string]dependency{}
+	return modules, lines(r, func(line string) error {
+		file, needs, ok := strings.Cut(line, ":")
+		if !ok {
+			if strings.TrimSpace(line) == "" {
+				return nil
+			}
+			return fmt.Errorf("no colon in %q", line)
+		}
+		d := dependency{path: strings.TrimSpace(file)}
+		if len(needs) > 0 {
+			d.needs = strings.Fields(needs)
+		}
+		for _, p := range append([]string{d.path}, d.needs...) {
+			if !fs.ValidPath(p) || p == "." {
+				return fmt.Errorf("%q is not a path below the module folder", p)
+			}
+		}
+		modules[Normalize(d.path)] = d
+		return nil
+	})
+}
+
+func parseBuiltin(r io.Reader) (map[string]bool, error) {
+	names := map[string]bool{}
+	return names, lines(r, func(line string) error {
+		if line = strings.TrimSpace(line); line != "" {
+			names[Normalize(line)] = true
+		}
+		return nil
+	})
+}
+
+// parseSoftdep reads "softdep NAME pre: NAME... post: NAME..." lines; a name that
+// has several lines gets them all.
+func parseSoftdep(r io.Reader) (map[string]SoftDependency, error) {
+	all := map[string]SoftDependency{}
+	return all, lines(r, func(line string) error {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "softdep" {
+			return nil // comments and what newer versions add
+		}
+		name := Normalize(fields[1])
+		soft := all[name]
+		list := &[]string{} // names before pre: and post: belong nowhere
+		for _, field := range fields[2:] {
+			switch field {
+			case "pre:":
+				list = &soft.Pre
+			case "post:":
+				list = &soft.Post
+			default:
+				*list = append(*list, field)
+			}
+		}
+		all[name] = soft
+		return nil
+	})
+}
