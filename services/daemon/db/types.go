@@ -1,3 +1,11 @@
+// Package db is the only way to the platform's database: the process server-db,
+// which alone holds credentials and speaks SQL (pgx), and the client that
+// server-main calls it with over a connector. The schema is upstream's, exactly
+// (server-state 1.2, 1.3), so that an existing database opens unchanged.
+//
+// Each call is one transaction, committed before it is answered; an error rolls
+// back that call alone, at once. While PostgreSQL is away calls fail with a clear
+// error, and work again when it is back: nothing has to be restarted.
 package db
 
 import "time"
@@ -9,7 +17,9 @@ type Device struct {
 	Name    string
 	Type    string // "server", "node", "switch", "unknown"
 	Virtual bool
-	Conf    map[string]any // settings explicitly stored (JSON values)
+	// Conf holds the settings explicitly stored: nil, bool, int64 (whole JSON
+	// numbers), float64, string, []any, map[string]any.
+	Conf  map[string]any
 	Image   string         // nodes: full name
 	Model   string         // nodes and switches
 }
@@ -74,4 +84,13 @@ type PoEOff struct {
 	MAC    string
 	Port   int
 	Reason string // "powersave" or "hard-reboot"
+}
+
+// Everything is what server-main keeps in memory, as it was at one moment.
+type Everything struct {
+	Devices     []Device // sorted by name
+	Images      []string // full names, sorted
+	SwitchPorts []SwitchPort
+	Topology    []Topology
+	PoEOff      []PoEOff
 }

@@ -1,0 +1,167 @@
+package db
+
+import (
+	"context"
+	"time"
+)
+
+// caller is the part of a connector client that Client needs.
+type caller interface {
+	Call(ctx context.Context, method string, arg, reply any) error
+}
+
+// Client calls server-db. Every method fails while the process or the database is
+// away; none waits for it longer than its context. It is safe for concurrent use.
+type Client struct {
+	link  caller
+	close func()
+}
+
+// Close ends the connection; calls in flight fail.
+func (c *Client) Close() { c.close() }
+
+// Ping says whether the database answers.
+func (c *Client) Ping(ctx context.Context) error {
+	return c.link.Call(ctx, "ping", nil, nil)
+}
+
+// LoadAll reads the whole registry in one snapshot.
+func (c *Client) LoadAll(ctx context.Context) (Everything, error) {
+	var reply wireEverything
+	if err := c.link.Call(ctx, "loadAll", nil, &reply); err != nil {
+		return Everything{}, err
+	}
+	return reply.everything()
+}
+
+// SaveDevice inserts or updates a device, by its MAC, with its row of nodes or
+// switches as its type tells. The image of a node must have been saved before.
+func (c *Client) SaveDevice(ctx context.Context, d Device) error {
+	w, err := encodeDevice(d)
+	if err != nil {
+		return err
+	}
+	return c.link.Call(ctx, "saveDevice", w, nil)
+}
+
+// DeleteDevice forgets a device with all that refers to it: logs, streams, links,
+// port names, PoE records; its VPN credentials stay, marked as forgotten. An
+// unknown MAC is no error.
+func (c *Client) DeleteDevice(ctx context.Context, mac string) error {
+	return c.link.Call(ctx, "deleteDevice", mac, nil)
+}
+
+// FixServer makes (mac, ip) the platform's one server entry, named walt-server,
+// and deletes any other device with that address, name or type (server-state 1.5).
+func (c *Client) FixServer(ctx context.Context, mac, ip string) error {
+	return c.link.Call(ctx, "fixServer", [2]string{mac, ip}, nil)
+}
+
+// SaveImage records the full name of an image; one already there is no error.
+func (c *Client) SaveImage(ctx context.Context, fullname string) error {
+	return c.link.Call(ctx, "saveImage", fullname, nil)
+}
+
+// DeleteImage fails if a node uses the image. An unknown name is no error.
+func (c *Client) DeleteImage(ctx context.Context, fullname string) error {
+	return c.link.Call(ctx, "deleteImage", fullname, nil)
+}
+
+// RenameImage fails if a node uses the image, or if the new name exists.
+func (c *Client) RenameImage(ctx context.Context, old, new string) error {
+	return c.link.Call(ctx, "renameImage", [2]string{old, new}, nil)
+}
+
+// SaveSwitchPort names a port of a switch; an empty name removes the name.
+func (c *Client) SaveSwitchPort(ctx context.Context, p SwitchPort) error {
+	return c.link.Call(ctx, "saveSwitchPort", p, nil)
+}
+
+// SetTopology replaces all links.
+func (c *Client) SetTopology(ctx context.Context, links []Topology) error {
+	return c.link.Call(ctx, "setTopology", encodeLinks(links), nil)
+}
+
+// SavePoEOff records that a port was powered off, or why.
+func (c *Client) SavePoEOff(ctx context.Context, p PoEOff) error {
+	return c.link.Call(ctx, "savePoEOff", p, nil)
+}
+
+// DeletePoEOff records that a port has power again.
+func (c *Client) DeletePoEOff(ctx context.Context, mac string, port int) error {
+	return c.link.Call(ctx, "deletePoEOff", PoEOff{MAC: mac, Port: port}, nil)
+}
+
+// Checkpoints returns the checkpoints of a user, by time.
+func (c *Client) Checkpoints(ctx context.Context, user string) ([]Checkpoint, error) {
+	var reply []wireCheckpoint
+	if err := c.link.Call(ctx, "checkpoints", user, &reply); err != nil {
+		return nil, err
+	}
+	found := make([]Checkpoint, len(reply))
+	for i, w := range reply {
+		found[i] = Checkpoint{User: w.User, Name: w.Name, Time: time.UnixMicro(w.Time)}
+	}
+	return found, nil
+}
+
+// SaveCheckpoint adds a checkpoint. It returns false, and changes nothing, if the
+// user has one of that name.
+func (c *Client) SaveCheckpoint(ctx context.Context, cp Checkpoint) (created bool, err error) {
+	err = c.link.Call(ctx, "saveCheckpoint", wireCheckpoint{cp.User, cp.Name, cp.Time.UnixMicro()}, &created)
+	return created, err
+}
+
+// DeleteCheckpoint returns false if the user has none of that name.
+func (c *Client) DeleteCheckpoint(ctx context.Context, user, name string) (deleted bool, err error) {
+	err = c.link.Call(ctx, "deleteCheckpoint", [2]string{user, name}, &deleted)
+	return deleted, err
+}
+
+// StreamID returns the number of a log stream, which it creates if need be, in
+// mode chunk or line. It returns 0, and no error, if no device has that MAC.
+func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error) {
+	var id int64
+	err := c.link.Call(ctx, "streamID", Stream{IssuerMAC: issuerMAC, Name: Clean(name), Chunk: chunk}, &id)
+	return id, err
+}
+
+// InsertLines stores log lines: when it returns nil, all are committed, but for
+// those of streams that do not exist any more, which are dropped. When it fails,
+// lines may have been stored only if server-db or PostgreSQL died during the call.
+func (c *Client) InsertLines(ctx context.Context, lines []Line) error {
+	for len(lines) > 0 {
+		body, n := encodeLines(lines, maxCopyBytes)
+		if err := c.link.Call(ctx, "insertLines", body, nil); err != nil {
+			return err
+		}
+		lines = lines[n:]
+	}
+	return nil
+}
+
+// CountLogs counts the log lines that QueryLogs would return.
+func (c *Client) CountLogs(ctx context.Context, f LogFilter) (int, error) {
+	var n int
+	err := c.link.Call(ctx, "countLogs", f, &n)
+	return n, err
+}
+
+// QueryLogs calls f with each block of the lines selected, by time. An error of f
+// ends the reading and is returned.
+func (c *Client) QueryLogs(ctx context.Context, filter LogFilter, f func([]Record) error) error {
+	cursor, err := c.OpenLogs(ctx, filter)
+	if err != nil {
+		return err
+	}
+	defer cursor.Close()
+	for {
+		records, err := cursor.Next(ctx)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		if err := f(records); err != nil {
+			return err
+		}
+	}
+}
