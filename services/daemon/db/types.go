@@ -20,8 +20,8 @@ type Device struct {
 	// Conf holds the settings explicitly stored: nil, bool, int64 (whole JSON
 	// numbers), float64, string, []any, map[string]any.
 	Conf  map[string]any
-	Image   string         // nodes: full name
-	Model   string         // nodes and switches
+	Image string // nodes: full name
+	Model string // nodes and switches
 }
 
 // Checkpoint is one row of table checkpoints.
