@@ -1,0 +1,43 @@
+package registry
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/waltos/waltos/services/daemon/core/text"
+)
+
+// DefaultImage is the full name of the image that free nodes of a model boot.
+func DefaultImage(model string) string {
+	return FreeOwner + "/" + model + "-default:latest"
+}
+
+// FullImageName returns "user/repository:tag" from what a user calls one of his images.
+func FullImageName(user, name string) string {
+	if !strings.Contains(name, ":") {
+		name += ":latest"
+	}
+	return user + "/" + name
+}
+
+// SplitImageName cuts a full name into its owner and what that user calls it, which shows
+// no tag "latest".
+func SplitImageName(fullName string) (owner, name string) {
+	owner, name, _ = strings.Cut(fullName, "/")
+	return owner, strings.TrimSuffix(name, ":latest")
+}
+
+var imageNameCharacters = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// CheckImageName refuses what cannot name an image (I4, I5). Unlike 10.0 it also refuses
+// an empty name or tag, which no registry accepts (CN-30).
+func CheckImageName(name string) error {
+	if name == "default" {
+		return &text.Refusal{Text: text.DefaultReserved}
+	}
+	repository, tag, tagged := strings.Cut(name, ":")
+	if !imageNameCharacters.MatchString(repository) || tagged && !imageNameCharacters.MatchString(tag) {
+		return &text.Refusal{Text: text.BadImageName}
+	}
+	return nil
+}
