@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"sync"
 )
 
@@ -57,10 +56,4 @@ func (s *Server) current() (version uint64, encoded []byte, changed <-chan struc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.version, s.encoded, s.changed
-}
-
-// Serve answers the watchers that connect to ln, until ctx ends.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	<-ctx.Done()
-	return nil
 }
