@@ -83,7 +83,7 @@ func logEcho(ctx context.Context, args []string) error {
 		stamp, args = args[1], args[2:]
 	}
 	if len(args) < 2 {
-		return errors.New("usage: walt-log-echo [--timestamp SECONDS] STREAM WORD...")
+		return errors.New("usage: walt-log-echo [--timestamp SECONDS] STREAM WORDS")
 	}
 	stream, text := args[0], strings.Join(args[1:], " ")
 	if done, err := echoByFIFO(stamp, stream, text); done {
