@@ -1,5 +1,5 @@
 # What the WalT appliance contains. `go run ./image lock` resolves the packages
-# named here into image/lock.json; `go run ./image build` composes the image.
+# named here into image/appliance.lock; `go run ./image build` composes the image.
 
 name    = "walt"
 version = "10.0" # of upstream WalT, as announced to clients
@@ -162,7 +162,7 @@ tool "lab" {
 
 # Interpreter of the walt client.
 tool "python" {
-  packages = ["python3", "python3-venv", "python3-setuptools"]
+  packages = ["python3", "python3-pip"]
 }
 
 wheels "client" {
