@@ -88,6 +88,9 @@ func NewPeer(conn net.Conn, h Handler) *Peer {
 // Done is closed when the connection has ended.
 func (p *Peer) Done() <-chan struct{} { return p.ctx.Done() }
 
+// Context ends with the connection.
+func (p *Peer) Context() context.Context { return p.ctx }
+
 // Close ends the connection.
 func (p *Peer) Close() {
 	p.cancel()
