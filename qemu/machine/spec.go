@@ -1,0 +1,167 @@
+package machine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Program is a QEMU ready to be run.
+type Program struct {
+	Argv []string // the program, preceded by its loader if it needs one
+	Env  []string // as "NAME=value", added to the environment
+	Data []string // folders of its firmware files, searched in order
+}
+
+// Spec describes a virtual PC.
+type Spec struct {
+	Name        string
+	Memory      int // MiB
+	Accelerator Accelerator
+
+	Firmware *Firmware   // UEFI; nil: BIOS
+	Kernel   *Kernel     // booted by QEMU itself; nil: the firmware finds something
+	Disks    []Disk      // the first is booted if there is no Kernel
+	Cards    []Card      //
+	Files    []GuestFile // given by fw_cfg
+
+	// Serial says that the machine has no screen: the BIOS then writes on the console.
+	Serial bool
+	// State, if not empty, names a snapshot of the disks to continue from.
+	State string
+}
+
+// Firmware is a UEFI.
+type Firmware struct {
+	Code      string // raw file
+	Variables string // qcow2 file, written to
+}
+
+// Kernel is a Linux kernel and what it gets.
+type Kernel struct {
+	Image   string
+	Initrd  string
+	Command string
+}
+
+// Disk is a qcow2 file.
+type Disk struct {
+	File   string
+	Serial string // shown to the guest
+	// Detached disks belong to no device: they only hold snapshots of the machine.
+	Detached bool
+}
+
+// Card is a virtio network card. Exactly one of Out and the socket given to Start by
+// the same index is used.
+type Card struct {
+	MAC  string
+	Out  *Out
+	Boot string // file of a PXE ROM; empty: not booted from. See also NetworkFirst
+	// NetworkFirst makes a UEFI, which has its own PXE, boot from this card.
+	NetworkFirst bool
+}
+
+// Out is QEMU's user network: the machine reaches what this process reaches, by NAT.
+type Out struct {
+	Forwards []Forward
+	// Isolated machines are only reached: they reach nothing outside.
+	Isolated bool
+}
+
+// Forward leads a TCP port of this machine to one of the guest.
+type Forward struct {
+	Host  netip.AddrPort
+	Guest uint16
+}
+
+// GuestFile is a file the guest finds in /sys/firmware/qemu_fw_cfg/by_name.
+type GuestFile struct {
+	Name string // as "opt/walt/walt.hcl"
+	File string
+}
+
+// Descriptors that Start passes, beyond the standard three.
+const (
+	monitorDescriptor = 3 + iota
+	consoleDescriptor
+	firstCardDescriptor
+)
+
+// arguments returns QEMU's argument list, without the program.
+func (s *Spec) arguments(p Program) []string {
+	var args []string
+	add := func(words ...string) { args = append(args, words...) }
+	for _, folder := range p.Data {
+		add("-L", folder)
+	}
+	board := "q35"
+	if s.Serial {
+		board += ",graphics=off"
+	}
+	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
+		"-machine", board, "-cpu", "max", "-smp", "1", "-m", fmt.Sprint(s.Memory),
+		"-accel", s.Accelerator.option(), "-rtc", "base=utc",
+		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorDescriptor), "-mon", "chardev=monitor,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleDescriptor), "-serial", "chardev:console")
+	if f := s.Firmware; f != nil {
+		add("-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escape(f.Code),
+			"-drive", "if=pflash,unit=1,format=qcow2,file="+escape(f.Variables))
+	}
+	if k := s.Kernel; k != nil {
+		add("-kernel", k.Image, "-append", k.Command)
+		if k.Initrd != "" {
+			add("-initrd", k.Initrd)
+		}
+	}
+	for _, f := range s.Files {
+		add("-fw_cfg", "name="+escape(f.Name)+",file="+escape(f.File))
+	}
+	order := 1
+	for i, d := range s.Disks {
+		add("-drive", fmt.Sprintf("if=none,id=disk%d,format=qcow2,discard=unmap,file=%s", i, escape(d.File)))
+		if d.Detached {
+			continue
+		}
+		device := fmt.Sprintf("virtio-blk-pci,drive=disk%d,bootindex=%d", i, order)
+		if d.Serial != "" {
+			device += ",serial=" + escape(d.Serial)
+		}
+		order++
+		add("-device", device)
+	}
+	descriptor := firstCardDescriptor
+	for i, c := range s.Cards {
+		if c.Out != nil {
+			add("-netdev", c.Out.option(fmt.Sprintf("net%d", i)))
+		} else {
+			add("-netdev", fmt.Sprintf("stream,id=net%d,server=off,addr.type=fd,addr.str=%d", i, descriptor))
+			descriptor++
+		}
+		// Without its legacy half, the card is the one that Debian's ROM is made for.
+		device := fmt.Sprintf("virtio-net-pci,id=card%d,netdev=net%d,mac=%s,disable-legacy=on,romfile=%s", i, i, c.MAC, escape(c.Boot))
+		if c.Boot != "" || c.NetworkFirst {
+			device += fmt.Sprintf(",bootindex=%d", order)
+			order++
+		}
+		add("-device", device)
+	}
+	if s.State != "" {
+		add("-loadvm", s.State)
+	}
+	return args
+}
+
+func (o *Out) option(id string) string {
+	text := "user,id=" + id
+	if o.Isolated {
+		text += ",restrict=on"
+	}
+	for _, f := range o.Forwards {
+		text += fmt.Sprintf(",hostfwd=tcp:%s-:%d", f.Host, f.Guest)
+	}
+	return text
+}
+
+// escape doubles commas, which separate QEMU's options.
+func escape(text string) string { return strings.ReplaceAll(text, ",", ",,") }
