@@ -1,0 +1,53 @@
+// Package dhcp is the DHCP server of the platform network: RFC 2131 with the options
+// and the choice of boot files that firmware, boot loaders and images of WalT rely on
+// (node-protocols 1.2). Known devices have a fixed address; others get a dynamic one,
+// and server-main is told of them before they are acknowledged. Replies are made from
+// memory: the state that the daemon pushes, and leases kept in a journal.
+//
+// It serves IPv4 over Ethernet on one interface. It refuses BOOTP clients, relays
+// outside the subnet, and any request for an address of another network (NAK).
+package dhcp
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"path/filepath"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/state"
+)
+
+// Main runs the service until ctx ends.
+func Main(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("dhcpd", flag.ContinueOnError)
+	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
+	dir := flags.String("dir", "/var/lib/walt/services/dhcpd", "`directory` of the leases and of the last known state")
+	socket := flags.String("state", state.Socket, "`socket` of server-main")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	conf, err := hcl.LoadSite(*site)
+	if err != nil {
+		return err
+	}
+	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	server, err := New(Config{
+		Interface: hcl.WaltNet,
+		Network:   conf.Server(),
+		Journal:   filepath.Join(*dir, "leases"),
+		State:     watcher,
+	})
+	if err != nil {
+		return err
+	}
+	log.Printf("serving DHCP for %s on %s", conf.Server().Masked(), hcl.WaltNet)
+	if err := notify.Ready(); err != nil {
+		return fmt.Errorf("cannot say that DHCP is ready: %w", err)
+	}
+	err = server.Serve(ctx)
+	<-watcher.Done()
+	return err
+}
