@@ -3,15 +3,46 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/waltos/waltos/services/chrony"
+	"github.com/waltos/waltos/services/dhcp"
+	"github.com/waltos/waltos/services/nfs"
+	"github.com/waltos/waltos/services/postgresql"
+	"github.com/waltos/waltos/services/sshd"
 )
 
+// services maps the name of each service to its program. It returns nil when ctx
+// ends (SIGTERM or SIGINT), and an error when the service cannot go on.
+var services = map[string]func(ctx context.Context, args []string) error{
+	"chrony":     chrony.Main,
+	"dhcpd":      dhcp.Main,
+	"nfs":        nfs.Main,
+	"postgresql": postgresql.Main,
+	"sshd":       sshd.Main,
+}
+
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: services NAME [ARGUMENT...]")
+	if len(os.Args) < 2 || services[os.Args[1]] == nil {
+		names := make([]string, 0, len(services))
+		for name := range services {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		fmt.Fprintf(os.Stderr, "usage: services NAME [ARGUMENT...]\nNAME is one of: %s\n", strings.Join(names, ", "))
 		os.Exit(2)
 	}
-	fmt.Fprintf(os.Stderr, "services: no service is named %q\n", os.Args[1])
-	os.Exit(2)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := services[os.Args[1]](ctx, os.Args[2:])
+	cancel()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+		os.Exit(1)
+	}
 }
