@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -97,17 +95,10 @@ const (
 func runProbe(ctx context.Context, p Program, a Accelerator, kernel string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var args []string
-	for _, folder := range p.Data {
-		args = append(args, "-L", folder)
-	}
-	args = append(args, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-cpu", "max", "-m", "256",
+	cmd := p.command(ctx, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-cpu", "max", "-m", "256",
 		"-accel", a.option(), "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-append", "console=ttyS0 panic=-1")
 	words := &probeOutput{cancel: cancel}
-	cmd := exec.CommandContext(ctx, p.Argv[0], append(p.Argv[1:len(p.Argv):len(p.Argv)], args...)...)
-	cmd.Env = append(os.Environ(), p.Env...)
 	cmd.Stdout, cmd.Stderr = words, words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	switch {
 	case words.reached:

@@ -18,7 +18,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,9 +56,6 @@ func Start(ctx context.Context, p Program, spec Spec, log io.Writer, sockets ...
 }
 
 func start(ctx context.Context, p Program, spec Spec, log io.Writer, sockets []*os.File) (*Machine, error) {
-	if len(p.Argv) == 0 {
-		return nil, errors.New("no QEMU program is given")
-	}
 	monitor, monitorEnd, err := socketPair("monitor")
 	if err != nil {
 		return nil, err
@@ -74,13 +70,9 @@ func start(ctx context.Context, p Program, spec Spec, log io.Writer, sockets []*
 
 	m := &Machine{Name: spec.Name, done: make(chan struct{})}
 	var complaints tail
-	cmd := exec.Command(p.Argv[0], append(p.Argv[1:len(p.Argv):len(p.Argv)], spec.arguments(p)...)...)
-	cmd.Env = append(os.Environ(), p.Env...)
+	cmd := p.command(context.Background(), spec.arguments()...)
 	cmd.ExtraFiles = append([]*os.File{monitorEnd, consoleEnd}, sockets...)
 	cmd.Stdout, cmd.Stderr = &complaints, &complaints
-	// Its own group: a Ctrl-C for this program is not one for the machine, which
-	// is stopped in order, or dies with this program.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	m.Console = newConsole(spec.Name, console, log)
 	if err := m.launch(cmd, &complaints); err != nil {
 		monitor.Close()

@@ -1,16 +1,32 @@
 package machine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
+	"syscall"
 )
 
 // Program is a QEMU ready to be run.
 type Program struct {
-	Argv []string // the program, preceded by its loader if it needs one
-	Env  []string // as "NAME=value", added to the environment
-	Data []string // folders of its firmware files, searched in order
+	Argv []string // the program, preceded by its loader if it needs one, and its first options
+	Env  []string // its environment; nil: that of this process
+}
+
+// command prepares to run the program with more arguments.
+func (p Program) command(ctx context.Context, args ...string) *exec.Cmd {
+	if len(p.Argv) == 0 {
+		return &exec.Cmd{Err: errors.New("no QEMU program is given")}
+	}
+	cmd := exec.CommandContext(ctx, p.Argv[0], append(p.Argv[1:len(p.Argv):len(p.Argv)], args...)...)
+	cmd.Env = p.Env
+	// Its own group: a Ctrl-C for this program is not one for the machine, which
+	// is stopped in order, or dies with this program.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd
 }
 
 // Spec describes a virtual PC.
@@ -88,13 +104,10 @@ const (
 	firstCardDescriptor
 )
 
-// arguments returns QEMU's argument list, without the program.
-func (s *Spec) arguments(p Program) []string {
+// arguments returns what follows the program in QEMU's argument list.
+func (s *Spec) arguments() []string {
 	var args []string
 	add := func(words ...string) { args = append(args, words...) }
-	for _, folder := range p.Data {
-		add("-L", folder)
-	}
 	board := "q35"
 	if s.Serial {
 		board += ",graphics=off"
