@@ -3,8 +3,9 @@ package dhcp
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"strings"
+
+	"github.com/waltos/waltos/services/bootfile"
 )
 
 // What firmware is offered to boot; TFTP serves these names from the appliance.
@@ -31,11 +32,6 @@ const (
 	iPXEClass = "iPXE"
 )
 
-// raspberryPrefixes are the MAC prefixes of Raspberry Pi boards.
-var raspberryPrefixes = []string{
-	"\x28\xcd\xc1", "\xb8\x27\xeb", "\xd8\x3a\xdd", "\xdc\xa6\x32", "\xe4\x5f\x01", "\x2c\xcf\x67", "\x88\xa2\x9e",
-}
-
 // raspberryMenu is option 43 for their firmware: PXE sub-option 9 (boot menu), one
 // entry of type 0.
 const raspberryMenu = "\x09\x14\x00\x00\x11Raspberry Pi Boot"
@@ -50,11 +46,11 @@ type boot struct {
 // selectBoot applies node-protocols 1.2.4 and its extensions to UEFI and stock iPXE.
 // The classes are compared as raw bytes: iPXE sends option 77 without the inner
 // lengths of RFC 3004.
-func selectBoot(vci, uci string, arch int, mac []byte) boot {
+func selectBoot(vci, uci string, arch int, m mac) boot {
 	if strings.HasPrefix(uci, "walt.node") {
 		return boot{} // already runs our script
 	}
-	if vci == classBIOS && len(mac) >= 3 && slices.Contains(raspberryPrefixes, string(mac[:3])) {
+	if vci == classBIOS && bootfile.RaspberryPi(m.String()) {
 		return boot{vendor: classPXE, menu: raspberryMenu}
 	}
 	if uci == iPXEClass {

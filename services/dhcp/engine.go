@@ -238,7 +238,7 @@ func (e *engine) reply(kind dhcpv4.MessageType, req *dhcpv4.DHCPv4, m mac, addr 
 		host:   device.Name,
 		router: device.NAT,
 		boot: selectBoot(string(req.Options[optClass]), string(req.Options[optUserClass]),
-			firstArch(req.Options[optArch]), m[:]),
+			firstArch(req.Options[optArch]), m),
 	}
 }
 

@@ -74,11 +74,11 @@ func acquire(t *testing.T, e *engine, hw string, now time.Time) netip.Addr {
 }
 
 func TestSelectBoot(t *testing.T) {
-	pi, pc := []byte{0xb8, 0x27, 0xeb, 1, 2, 3}, []byte{0x52, 0x54, 0, 1, 2, 3}
+	pi, pc := mac{0xb8, 0x27, 0xeb, 1, 2, 3}, mac{0x52, 0x54, 0, 1, 2, 3}
 	for _, c := range []struct {
 		name, vci, uci string
 		arch           int
-		mac            []byte
+		mac            mac
 		want           boot
 	}{
 		{"PXE ROM", classBIOS, "", 0, pc, boot{file: fileBIOS}},
