@@ -2,23 +2,29 @@ package db
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/connector"
 )
 
-// caller is the part of a connector client that Client needs.
-type caller interface {
-	Call(ctx context.Context, method string, arg, reply any) error
+// Socket is where server-db listens on an appliance.
+const Socket = "/run/walt/daemon/db.sock"
+
+// Client calls server-db. While the database is away every method fails at once;
+// while the process is away it waits for it, until its context ends. It is safe for
+// concurrent use.
+type Client struct {
+	link    *connector.Client
+	cursors atomic.Uint64
 }
 
-// Client calls server-db. Every method fails while the process or the database is
-// away; none waits for it longer than its context. It is safe for concurrent use.
-type Client struct {
-	link  caller
-	close func()
-}
+// Dial returns a client of the server-db that listens on a unix socket, which need
+// not be there yet.
+func Dial(socket string) *Client { return &Client{link: connector.Dial(socket, nil)} }
 
 // Close ends the connection; calls in flight fail.
-func (c *Client) Close() { c.close() }
+func (c *Client) Close() { c.link.Close() }
 
 // Ping says whether the database answers.
 func (c *Client) Ping(ctx context.Context) error {

@@ -84,8 +84,8 @@ type wireStream struct {
 }
 
 type wireHistory struct {
-	Cursor  uint64
-	Streams []wireStream
+	Cursor uint64
+	Filter LogFilter
 }
 
 func appendRecord(b []byte, stream uint32, pgTime int64, text []byte) []byte {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/connector"
 )
 
 // closeTimeout bounds the call that frees a cursor.
@@ -13,10 +15,10 @@ const closeTimeout = 5 * time.Second
 // database, committed, when OpenLogs returned; what is stored later is never part
 // of it. It is used by one goroutine.
 type Cursor struct {
-	link    caller
+	link    *connector.Client
 	id      uint64
 	streams map[int64]wireStream
-	ahead   chan block // the block being fetched while the caller works on the last
+	ahead   chan block // the block being fetched while the *connector.Client works on the last
 	cancel  context.CancelFunc
 	once    sync.Once
 	done    bool
@@ -30,12 +32,16 @@ type block struct {
 // OpenLogs opens a cursor on the lines selected, in the order of their time stamps.
 // A regular expression that is not valid is refused here. Close must be called.
 func (c *Client) OpenLogs(ctx context.Context, f LogFilter) (*Cursor, error) {
-	var reply wireHistory
-	if err := c.link.Call(ctx, "openLogs", f, &reply); err != nil {
+	id := c.cursors.Add(1)
+	var streams []wireStream
+	if err := c.link.Call(ctx, "openLogs", wireHistory{id, f}, &streams); err != nil {
+		if ctx.Err() != nil { // it may be open all the same
+			closeLogs(c.link, id)
+		}
 		return nil, err
 	}
-	cursor := &Cursor{link: c.link, id: reply.Cursor, streams: make(map[int64]wireStream, len(reply.Streams)), ahead: make(chan block, 1)}
-	for _, s := range reply.Streams {
+	cursor := &Cursor{link: c.link, id: id, streams: make(map[int64]wireStream, len(streams)), ahead: make(chan block, 1)}
+	for _, s := range streams {
 		cursor.streams[s.ID] = s
 	}
 	// The calls ahead of the reader outlive the call they are made in; Close ends them.
@@ -82,9 +88,13 @@ func (c *Cursor) Next(ctx context.Context) ([]Record, error) {
 func (c *Cursor) Close() {
 	c.once.Do(func() {
 		c.cancel()
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
-		// If server-db is gone, so is the cursor.
-		_ = c.link.Call(ctx, "closeLogs", c.id, nil)
+		closeLogs(c.link, c.id)
 	})
+}
+
+func closeLogs(link *connector.Client, id uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	// If server-db is gone, so is the cursor.
+	_ = link.Call(ctx, "closeLogs", id, nil)
 }

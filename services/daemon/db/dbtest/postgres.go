@@ -1,0 +1,220 @@
+// Package dbtest gives tests a real PostgreSQL: a cluster of their own in a temporary
+// folder, served on a unix socket by an ordinary process, and ended with the test.
+package dbtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/waltos/waltos/services/daemon/db"
+)
+
+// nobody runs PostgreSQL in place of root, which it refuses.
+const nobody = 65534
+
+// Postgres is a PostgreSQL of one test.
+type Postgres struct {
+	DSN  string // of database walt as role root, neither of which exists at first
+	t    testing.TB
+	dir  string
+	bin  string
+	cmd  *exec.Cmd
+	out  *output
+	done chan struct{} // closed when the process has ended
+}
+
+// output is what PostgreSQL prints, for the message of a failure.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// programs returns the folder of PostgreSQL's programs: that of WALT_POSTGRES_BIN, or
+// the newest of the host.
+func programs() (string, error) {
+	if dir := os.Getenv("WALT_POSTGRES_BIN"); dir != "" {
+		return dir, nil
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if len(found) == 0 {
+		return "", errors.New("cannot find PostgreSQL: set WALT_POSTGRES_BIN to the folder of its programs")
+	}
+	slices.Sort(found)
+	return filepath.Dir(found[len(found)-1]), nil
+}
+
+// Start makes a cluster and starts it. A test without PostgreSQL fails: it has
+// nothing to say about a database.
+func Start(t testing.TB) *Postgres {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not t.TempDir, whose parents another user cannot enter, and whose path may be
+	// longer than a socket's name can be.
+	dir, err := os.MkdirTemp("", "walt-pg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if os.Getuid() == 0 {
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &Postgres{DSN: "host=" + dir + " dbname=walt user=root", t: t, dir: dir, bin: bin}
+	initdb := p.command("initdb", "--pgdata="+p.data(), "--username=postgres", "--auth=trust",
+		"--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("cannot make a cluster: %v\n%s", err, out)
+	}
+	t.Cleanup(func() { p.end(syscall.SIGQUIT) })
+	p.Up()
+	return p
+}
+
+func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
+
+func (p *Postgres) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(p.bin, name), args...)
+	cmd.Dir = p.dir
+	cmd.Env = []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", "TZ=" + os.Getenv("TZ")}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	return cmd
+}
+
+// Up starts the server and waits until it answers.
+func (p *Postgres) Up() {
+	p.t.Helper()
+	p.out = &output{}
+	p.cmd = p.command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off",
+		"-c", "shared_buffers=32MB", "-c", "max_wal_size=256MB")
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatalf("cannot start PostgreSQL: %v", err)
+	}
+	p.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		cmd.Wait()
+		close(done)
+	}(p.cmd, p.done)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, p.admin("postgres"))
+		if err == nil {
+			conn.Close(ctx)
+			return
+		}
+		select {
+		case <-p.done:
+			p.t.Fatalf("PostgreSQL has ended:\n%s", p.out)
+		case <-ctx.Done():
+			p.t.Fatalf("PostgreSQL does not answer: %v\n%s", err, p.out)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Down stops the server as a restart does: sessions are cut.
+func (p *Postgres) Down() { p.end(syscall.SIGINT) }
+
+// Kill ends the server without any care, as a crash does.
+func (p *Postgres) Kill() { p.end(syscall.SIGQUIT) }
+
+func (p *Postgres) end(sig os.Signal) {
+	p.cmd.Process.Signal(sig)
+	<-p.done
+}
+
+func (p *Postgres) admin(database string) string {
+	return fmt.Sprintf("host=%s dbname=%s user=postgres", p.dir, database)
+}
+
+// Connect opens a session of role postgres, to look at what was done.
+func (p *Postgres) Connect(database string) *pgx.Conn {
+	p.t.Helper()
+	conn, err := pgx.Connect(context.Background(), p.admin(database))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// Serve runs server-db on this PostgreSQL until the end of the test, and returns the
+// folder of its socket.
+func (p *Postgres) Serve() string {
+	p.t.Helper()
+	dir, err := os.MkdirTemp("", "walt-db")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- db.Main(ctx, []string{"-dsn", p.DSN, "-socket-dir", dir}) }()
+	p.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			p.t.Errorf("server-db: %v", err)
+		}
+		os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// Client starts PostgreSQL and server-db, and returns a client of it once the schema
+// is in place.
+func Client(t testing.TB) (*db.Client, *Postgres) {
+	t.Helper()
+	p := Start(t)
+	c := db.Dial(filepath.Join(p.Serve(), filepath.Base(db.Socket)))
+	t.Cleanup(c.Close)
+	Wait(t, "the database", func(ctx context.Context) error { return c.Ping(ctx) })
+	return c, p
+}
+
+// Wait calls f until it succeeds; it fails the test after a minute.
+func Wait(t testing.TB, what string, f func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waiting for %s: %v", what, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

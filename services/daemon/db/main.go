@@ -1,0 +1,118 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/notify"
+)
+
+// DefaultDSN reaches the appliance's own PostgreSQL, whose peer map lets user
+// walt-db act as role root.
+const DefaultDSN = "host=/run/postgresql dbname=walt user=root"
+
+// Main is the process server-db.
+func Main(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("server-db", flag.ContinueOnError)
+	dsn := flags.String("dsn", "", "database, as a libpq connection string or URL (default: that of the site file, else the appliance's own)")
+	site := flags.String("site", "/run/walt/site.hcl", "site file")
+	dir := flags.String("socket-dir", filepath.Dir(Socket), "folder of the socket, if the supervisor passes none")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *dsn == "" {
+		var err error
+		if *dsn, err = siteDSN(*site); err != nil {
+			return err
+		}
+	}
+	ln, err := listen(*dir)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	return serve(ctx, ln, *dsn)
+}
+
+// siteDSN returns the database of a site file, or the default.
+func siteDSN(path string) (string, error) {
+	site, err := hcl.LoadSite(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return DefaultDSN, nil
+	case err != nil:
+		return "", err
+	case site.Database.URL != "":
+		return site.Database.URL, nil
+	}
+	return DefaultDSN, nil
+}
+
+func listen(dir string) (net.Listener, error) {
+	ln, err := notify.Listener("db")
+	if !errors.Is(err, notify.ErrNoSocket) {
+		return ln, err
+	}
+	path := filepath.Join(dir, filepath.Base(Socket))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	if ln, err = net.Listen("unix", path); err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	return ln, os.Chmod(path, 0o600)
+}
+
+// serve answers calls until ctx ends, from the start: while the database is away
+// they get an error that says so.
+func serve(ctx context.Context, ln net.Listener, dsn string) error {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return fmt.Errorf("cannot use the database: %w", err)
+	}
+	config.MaxConns = maxConnections
+	config.MaxConnIdleTime = time.Minute
+	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	config.ConnConfig.RuntimeParams["application_name"] = "walt-server-db"
+	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
+	s, err := newStore(config)
+	if err != nil {
+		return fmt.Errorf("cannot use the database: %w", err)
+	}
+	defer s.pool.Close()
+	defer s.closeHistories()
+	prepared := make(chan struct{})
+	defer func() { <-prepared }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer close(prepared)
+		s.prepare(ctx, func(err error) {
+			status := "serving"
+			if err != nil {
+				status = "waiting: " + err.Error()
+				fmt.Fprintln(os.Stderr, err)
+			}
+			// A supervisor that cannot be told is no reason to stop.
+			_ = notify.Status(status)
+		})
+	}()
+	if err := notify.Ready(); err != nil {
+		return err
+	}
+	return connector.Listen(ctx, ln, s.handle)
+}
