@@ -3,13 +3,13 @@
 package inputs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
@@ -189,7 +189,7 @@ func Relock(ctx context.Context, o Options, update bool, out io.Writer) error {
 		}
 		l.Wheels = append(l.Wheels, locked...)
 	}
-	if slices.Equal(l.Encode(), old.Encode()) {
+	if bytes.Equal(l.Encode(), old.Encode()) {
 		fmt.Fprintln(out, "nothing changed")
 		return nil
 	}

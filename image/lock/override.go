@@ -24,6 +24,9 @@ func (r *Resolver) Override(ctx context.Context, a *hcl.Appliance, l *Lock, gone
 		p := &l.Packages[i]
 		o.old[p.Name] = p
 		if slices.ContainsFunc(gone.Packages, func(f fetch.File) bool { return f.SHA256 == p.SHA256 }) {
+			if fresh, there := u.Find(p.Name); there && fresh.SHA256 == p.SHA256 {
+				return nil, fmt.Errorf("cannot replace what is gone: %s is still listed; the mirror is incomplete", p)
+			}
 			o.replaced[p.Name] = true
 		}
 	}
