@@ -62,7 +62,7 @@ func (c *Client) Peer(ctx context.Context) (*Peer, error) {
 		c.mu.Lock()
 		peer, changed, lastErr := c.peer, c.changed, c.lastErr
 		c.mu.Unlock()
-		if peer != nil {
+		if peer != nil && peer.ctx.Err() == nil {
 			return peer, nil
 		}
 		select {
@@ -96,15 +96,9 @@ func (c *Client) Call(ctx context.Context, method string, arg, reply any) error 
 		if err != nil {
 			return err
 		}
-		if err := peer.Call(ctx, method, arg, reply); err != errNotSent {
+		if err := peer.Call(ctx, method, arg, reply); !errors.Is(err, ErrNotSent) {
 			return err
 		}
-		<-peer.Done() // its end is being noticed: wait for the next one
-		c.mu.Lock()
-		if c.peer == peer {
-			c.set(nil)
-		}
-		c.mu.Unlock()
 	}
 }
 

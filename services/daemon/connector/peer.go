@@ -29,8 +29,9 @@ import (
 // other process may have done the work, or not.
 var ErrPeerLost = errors.New("the other process went away")
 
-// errNotSent is ErrPeerLost, known before anything was sent.
-var errNotSent = fmt.Errorf("%w", ErrPeerLost)
+// ErrNotSent is the ErrPeerLost of a call that certainly did not reach the other
+// process.
+var ErrNotSent = fmt.Errorf("%w before the call was sent", ErrPeerLost)
 
 // Error is what the error of a handler becomes at the caller.
 type Error struct{ Message string }
@@ -231,7 +232,7 @@ func (p *Peer) Call(ctx context.Context, method string, arg, reply any) error {
 	p.mu.Lock()
 	if p.waiting == nil {
 		p.mu.Unlock()
-		return errNotSent
+		return ErrNotSent
 	}
 	p.lastID++
 	id := p.lastID
@@ -334,7 +335,7 @@ func (p *Peer) send(ctx context.Context, f *frame) error {
 		}
 	}
 	if o.closed {
-		return errNotSent
+		return ErrNotSent
 	}
 	buf, err := appendFrame(o.buf, f)
 	o.buf = buf

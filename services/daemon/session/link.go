@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/wire/pickle"
@@ -82,16 +83,30 @@ type Call struct {
 	Kwargs  *pickle.Dict
 }
 
+// patience is how long a call waits for a server-main that is not there.
+const patience = 20 * time.Second
+
 // Call has server-main serve a call, and returns the pickle of the message
-// ("RESULT", value) to the client.
+// ("RESULT", value) to the client. While server-main restarts, calls wait for it, up
+// to 20 seconds.
 func (l *Link) Call(ctx context.Context, c Call) ([]byte, error) {
 	args, err := pickle.Marshal(pickle.Tuple{c.Args, c.Kwargs})
 	if err != nil {
 		return nil, err
 	}
-	var message []byte
-	err = l.client.Call(ctx, methodCall, &callRequest{Session: c.Session, API: c.API, Peer: c.Peer, Call: c.ID, Method: c.Method, Args: args}, &message)
-	return message, err
+	request := &callRequest{Session: c.Session, API: c.API, Peer: c.Peer, Call: c.ID, Method: c.Method, Args: args}
+	reachable, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		main, err := l.client.Peer(reachable)
+		if err != nil {
+			return nil, err
+		}
+		var message []byte
+		if err := main.Call(ctx, methodCall, request, &message); !errors.Is(err, connector.ErrNotSent) {
+			return message, err
+		}
+	}
 }
 
 // End tells server-main that the client of a session has gone. Its calls must have

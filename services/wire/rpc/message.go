@@ -123,13 +123,17 @@ type Codec struct {
 	pickles *pickle.Decoder
 }
 
+// maxLine bounds messages in mode Lines. Official clients only send SET_MODE in it,
+// scripts of nodes short calls.
+const maxLine = 256 << 10
+
 // NewCodec returns a codec in the initial mode. The limits are those of messages read;
 // their Size bounds lines too.
 func NewCodec(r *bufio.Reader, w io.Writer, limits pickle.Limits) *Codec {
 	if limits.Size == 0 {
 		limits.Size = 1 << 20
 	}
-	return &Codec{r: r, w: w, maxLine: int(limits.Size), reading: Lines, pickles: pickle.NewDecoder(r, limits)}
+	return &Codec{r: r, w: w, maxLine: int(min(limits.Size, maxLine)), reading: Lines, pickles: pickle.NewDecoder(r, limits)}
 }
 
 // SetMode changes the mode of the messages read from now on.

@@ -104,27 +104,23 @@ func bound(ctx context.Context, conn net.Conn, limit time.Duration) (lift func()
 	}
 }
 
-// ReadLine reads a line of at most limit bytes and returns it without its LF. The error
-// is io.EOF only if the stream ends before the first byte.
+// ReadLine reads a line of at most limit bytes and returns it without its LF. It fails
+// as soon as the limit is passed. The error is io.EOF only if the stream ends before
+// the first byte.
 func ReadLine(r *bufio.Reader, limit int) (string, error) {
 	var line []byte
 	for {
-		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > limit+1 || len(line)+len(part) > limit && err != nil {
+		c, err := r.ReadByte()
+		switch {
+		case err == io.EOF && len(line) > 0:
+			return "", io.ErrUnexpectedEOF
+		case err != nil:
+			return "", err
+		case c == '\n':
+			return string(line), nil
+		case len(line) == limit:
 			return "", fmt.Errorf("a line is longer than %d bytes", limit)
 		}
-		switch {
-		case err == nil && line == nil:
-			return string(part[:len(part)-1]), nil
-		case err == nil:
-			line = append(line, part...)
-			return string(line[:len(line)-1]), nil
-		case err == bufio.ErrBufferFull:
-			line = append(line, part...)
-		case err == io.EOF && len(line)+len(part) > 0:
-			return "", io.ErrUnexpectedEOF
-		default:
-			return "", err
-		}
+		line = append(line, c)
 	}
 }

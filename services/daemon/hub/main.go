@@ -1,0 +1,67 @@
+// Package hub is the process server-hub: it listens on TCP 12345, speaks the API link
+// with clients, nodes and tools (client-api 1, node-protocols 3.1), and has their calls
+// served by server-main (package session).
+//
+// It is the process that reads what strangers send, so it has no file, no database
+// and no privilege, and bounds everything: connections in all and by address, the
+// time a peer may take to say what it wants, lengths, depth, numbers. What is not
+// the protocol closes its connection and concerns no other. Each call that the
+// protocol lets through is answered, with an EXCEPTION at least; server-main going
+// away is no exception to this. Which API a peer may call depends on where it calls
+// from.
+package hub
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/notify"
+)
+
+// Version is what the server announces to its clients: the release of WalT whose
+// protocols it speaks.
+const Version = "10.0"
+
+// Main runs server-hub until ctx ends.
+func Main(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("server-hub", flag.ContinueOnError)
+	listen := flags.String("listen", "", "`address` to listen on, when the supervisor passes no socket \"api\"")
+	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon")
+	sitePath := flags.String("site", "", "site `file` with the access rules; none: every API is open to everybody")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	access := Open
+	if *sitePath != "" {
+		site, err := hcl.LoadSite(*sitePath)
+		if err != nil {
+			return err
+		}
+		access = SiteAccess(site)
+	}
+	ln, err := listener(*listen)
+	if err != nil {
+		return err
+	}
+	h := New(Config{MainSocket: filepath.Join(*sockets, "main.sock"), Access: access})
+	defer h.Close()
+	if err := notify.Ready(); err != nil {
+		return err
+	}
+	return h.Serve(ctx, ln)
+}
+
+func listener(address string) (net.Listener, error) {
+	if address == "" {
+		return notify.Listener("api")
+	}
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for API sessions: %w", err)
+	}
+	return ln, nil
+}
