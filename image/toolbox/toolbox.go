@@ -12,7 +12,8 @@
 // follows from this way of starting:
 //
 //   - /proc/self/exe is the loader. A program that finds its data beside itself has to be
-//     told: Command does so for QEMU (-L, QEMU_MODULE_DIR) and Python (PYTHONHOME).
+//     told: QEMU by a link "qemu-bundle" beside the loader, below which it looks for modules
+//     and firmware; Python by PYTHONHOME.
 //   - A program that starts another one by an absolute path gets the host's.
 //   - Libraries opened at run time (plug-ins, name services) come from the tree first, but
 //     the loader may fall back to the host's system folders.
@@ -43,7 +44,7 @@ import (
 )
 
 // layout changes when trees are unpacked in another way.
-const layout = "toolbox 1"
+const layout = "toolbox 2"
 
 // Toolbox is an unpacked set of packages.
 type Toolbox struct {
@@ -124,7 +125,6 @@ func (t *Toolbox) Command(ctx context.Context, name string, args ...string) *exe
 	if err != nil {
 		return &exec.Cmd{Path: name, Args: append([]string{name}, args...), Err: err}
 	}
-	args = append(t.options(path.Base(p.name)), args...)
 	var c *exec.Cmd
 	if p.loader == "" {
 		c = exec.CommandContext(ctx, p.file, args...)
@@ -137,20 +137,6 @@ func (t *Toolbox) Command(ctx context.Context, name string, args ...string) *exe
 	return c
 }
 
-// options are arguments that tell a program where its data is.
-func (t *Toolbox) options(name string) []string {
-	if !strings.HasPrefix(name, "qemu-system-") {
-		return nil
-	}
-	var options []string
-	for _, data := range []string{"usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"} {
-		if dir := t.Path(data); isFolder(dir) {
-			options = append(options, "-L", dir)
-		}
-	}
-	return options
-}
-
 func (t *Toolbox) environment() []string {
 	var env []string
 	for _, variable := range os.Environ() {
@@ -161,9 +147,6 @@ func (t *Toolbox) environment() []string {
 		}
 	}
 	env = append(env, "LC_ALL=C.UTF-8", "GCONV_PATH="+t.Path(libraries+"/gconv"))
-	if dir := t.Path(libraries + "/qemu"); isFolder(dir) {
-		env = append(env, "QEMU_MODULE_DIR="+dir)
-	}
 	if isFolder(t.Path("usr/lib/python3")) {
 		// The tree does not change once it has its name, so compiled modules go elsewhere.
 		env = append(env, "PYTHONHOME="+t.Path("usr"), "PYTHONNOUSERSITE=1",

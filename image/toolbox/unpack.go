@@ -56,6 +56,11 @@ func unpack(ctx context.Context, dir string, f *fetch.Fetcher, files []fetch.Fil
 			return fmt.Errorf("%s: %w", file.Label, err)
 		}
 	}
+	if _, err := root.Stat("usr/share/qemu"); err == nil {
+		// QEMU prefixes its paths with this folder when it is beside the executable,
+		// which is the loader. Otherwise it would load modules of the host.
+		return root.Symlink("../../..", libraries+"/qemu-bundle")
+	}
 	return nil
 }
 
