@@ -11,22 +11,31 @@
 package logs
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"net"
 	"net/netip"
 	"os"
+	"sync"
+	"time"
+	"unicode/utf8"
 
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/wire/literal"
 )
 
 // MaxLine is the longest line, in bytes; longer ones continue in another line.
 const MaxLine = 64 << 10
 
+// Database is what a Hub needs of *db.Client.
+type Database interface {
+	StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error)
+	InsertLines(ctx context.Context, lines []db.Line) error
+	OpenLogs(ctx context.Context, f db.LogFilter) (*db.Cursor, error)
+	CountLogs(ctx context.Context, f db.LogFilter) (int, error)
+}
+
 // Config is what a Hub works with.
 type Config struct {
-	DB *db.Client
+	DB Database
 
 	// ByIP, ByMAC and Server find devices in the registry, at its present state.
 	ByIP   func(netip.Addr) (db.Device, bool)
@@ -46,44 +55,182 @@ type Config struct {
 // Hub is where all log lines pass.
 type Hub struct {
 	config Config
+
+	mu       sync.Mutex
+	streams  map[streamKey]*stream
+	watchers map[*watcher]bool
+
+	queue   []batch       // lines not stored yet, oldest first
+	queued  int           // their size
+	lines   int           // their number
+	added   uint64        // number of batches ever queued
+	stored  uint64        // how many of them have left the queue
+	since   time.Time     // when the queue last became non-empty
+	room    chan struct{} // closed when lines have left the queue, or cannot be stored
+	failure error         // why the last attempt to store lines failed
+	failed  time.Time     // when attempts began to fail
+	retry   time.Time     // when the next one is due
+	lost    uint64        // lines dropped since it did
+
+	work    chan struct{} // wakes Run
+	storing chan struct{} // holds a value while someone stores lines
 }
 
+type streamKey struct {
+	mac, name string
+	chunk     bool
+}
+
+// stream is one log stream; id is known once a line of it was stored, and used only
+// by the one who stores.
+type stream struct {
+	streamKey
+	id int64
+}
+
+// line is one log line; its text is clean.
+type line struct {
+	at   time.Time
+	text string
+}
+
+// batch is what one read of one stream gave. It is never changed.
+type batch struct {
+	stream *stream
+	lines  []line
+	size   int
+}
+
+// lineCost is what a line costs in memory besides its text.
+const lineCost = 64
+
 // New returns a hub; Run must be started.
-func New(config Config) *Hub { return &Hub{config: config} }
+func New(config Config) *Hub {
+	return &Hub{
+		config:   config,
+		streams:  map[streamKey]*stream{},
+		watchers: map[*watcher]bool{},
+		room:     make(chan struct{}),
+		work:     make(chan struct{}, 1),
+		storing:  make(chan struct{}, 1),
+	}
+}
 
-// Run stores lines until ctx ends, then stores what it holds, in a bounded time.
-func (h *Hub) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// add queues lines of a device for the database and gives them to the watchers. With
+// wait it blocks while the queue is full, which is how senders are slowed down; it
+// then returns only an error of ctx.
+func (h *Hub) add(ctx context.Context, device db.Device, name string, chunk, wait bool, lines []line) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	first, err := h.enqueue(ctx, device, name, chunk, wait, lines)
+	if first {
+		h.config.Warn("log lines are being lost: %d bytes wait for the database already", maxQueued)
+	}
+	return err
+}
 
-// ServeIncoming reads a node's log stream (request 0, after its request line) to its
-// end, and closes conn.
-func (h *Hub) ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader) {}
-
-// ServeDump answers a request for logs (request 1, after its request line), and
-// closes conn.
-func (h *Hub) ServeDump(ctx context.Context, conn net.Conn, r *bufio.Reader) {}
-
-// ServeNetconsole reads netconsole datagrams until ctx ends.
-func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error { return nil }
-
-// Resume goes on with a log connection that an earlier life of this process had
-// handed to the supervisor under this name ("log:..."); it returns at its end.
-func (h *Hub) Resume(ctx context.Context, name string, f *os.File) error {
-	return errors.New("not built yet")
+// enqueue does the work of add; lossy tells that these lines are the first ones lost
+// since lines were last stored.
+func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk, wait bool, lines []line) (lossy bool, err error) {
+	size := 0
+	for _, l := range lines {
+		size += lineCost + len(l.text)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for wait && h.queued > maxQueued && (h.failure == nil || time.Since(h.failed) < patience) {
+		room := h.room
+		h.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+		}
+		h.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+	}
+	for w := range h.watchers {
+		w.offer(device.Name, name, lines, size)
+	}
+	limit := maxQueued
+	if !wait {
+		limit = maxUrgent
+	}
+	if h.queued > limit {
+		h.lost += uint64(len(lines))
+		return h.lost == uint64(len(lines)), nil
+	}
+	key := streamKey{device.MAC, name, chunk}
+	s := h.streams[key]
+	if s == nil {
+		s = &stream{streamKey: key}
+		h.streams[key] = s
+	}
+	if len(h.queue) == 0 {
+		h.since = time.Now()
+	}
+	h.queue = append(h.queue, batch{s, lines, size})
+	h.queued += size
+	h.lines += len(lines)
+	h.added++
+	if len(h.queue) == 1 || h.lines >= batchLines {
+		select {
+		case h.work <- struct{}{}:
+		default:
+		}
+	}
+	return false, nil
 }
 
 // Emit logs a line of the server itself, as stream "platform.nodes". It never waits.
-func (h *Hub) Emit(stream, line string) {}
+func (h *Hub) Emit(name, text string) {
+	if device, ok := h.config.Server(); ok {
+		_ = h.add(context.Background(), device, db.Clean(name), false, false, cut(nil, time.Now(), db.Clean(text)))
+	}
+}
 
 // EmitChunk logs bytes of a console of a device, as stream "virtualconsole": the line
 // is the Python bytes literal of data. It never waits.
-func (h *Hub) EmitChunk(mac, stream string, data []byte) {}
+func (h *Hub) EmitChunk(mac, name string, data []byte) {
+	if device, ok := h.config.ByMAC(mac); ok {
+		_ = h.add(context.Background(), device, db.Clean(name), true, false, []line{{time.Now(), literal.FormatBytes(data)}})
+	}
+}
 
 // Count counts the lines selected, those just received included.
-func (h *Hub) Count(ctx context.Context, f db.LogFilter) (int, error) { return 0, nil }
+func (h *Hub) Count(ctx context.Context, f db.LogFilter) (int, error) {
+	if err := h.Flush(ctx); err != nil {
+		return 0, err
+	}
+	return h.config.DB.CountLogs(ctx, f)
+}
 
-// Flush returns when all lines received before the call are stored.
-func (h *Hub) Flush(ctx context.Context) error { return nil }
+// Forget stores what a device has logged and forgets its streams. It is to be called
+// when the device has left the registry and before its rows are deleted.
+func (h *Hub) Forget(ctx context.Context, mac string) error {
+	err := h.Flush(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key := range h.streams {
+		if key.mac == mac {
+			delete(h.streams, key)
+		}
+	}
+	return err
+}
 
-// Forget stores what a device has logged and forgets its streams; to be called
-// before its rows are deleted.
-func (h *Hub) Forget(ctx context.Context, mac string) error { return nil }
+// cut appends the lines that a text makes: one, unless it is too long. A character
+// is never cut.
+func cut(lines []line, at time.Time, text string) []line {
+	for len(text) > MaxLine {
+		n := MaxLine
+		for n > MaxLine-utf8.UTFMax && !utf8.RuneStart(text[n]) {
+			n--
+		}
+		lines = append(lines, line{at, text[:n]})
+		text = text[n:]
+	}
+	return append(lines, line{at, text})
+}

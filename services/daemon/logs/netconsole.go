@@ -1,0 +1,59 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/waltos/waltos/services/daemon/db"
+)
+
+// netconsoleStream is the stream of kernel messages sent by UDP.
+const netconsoleStream = "netconsole"
+
+// ServeNetconsole reads netconsole datagrams (node-protocols 3.7) until ctx ends.
+// Text of one device is cut at line feeds, wherever datagrams end. It closes conn.
+func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	partial := map[string][]byte{} // by MAC: only known devices have an entry
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("cannot receive netconsole messages: %w", err)
+		}
+		if err != nil {
+			continue // of one datagram
+		}
+		device, ok := h.config.ByIP(peerIP(from))
+		if !ok {
+			continue
+		}
+		text := append(partial[device.MAC], buf[:n]...)
+		end := bytes.LastIndexByte(text, '\n') + 1
+		if end == 0 && len(text) > MaxLine {
+			end = len(text)
+		}
+		rest := bytes.Clone(text[end:])
+		if partial[device.MAC] = rest; len(rest) == 0 {
+			delete(partial, device.MAC)
+		}
+		if end == 0 {
+			continue
+		}
+		var lines []line
+		now := time.Now()
+		for t := range strings.SplitSeq(strings.TrimSuffix(string(text[:end]), "\n"), "\n") {
+			lines = cut(lines, now, db.Clean(t))
+		}
+		_ = h.add(ctx, device, netconsoleStream, false, false, lines)
+	}
+}

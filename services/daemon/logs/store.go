@@ -1,0 +1,203 @@
+package logs
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/waltos/waltos/services/daemon/db"
+)
+
+const (
+	// Lines are stored when there are so many, or when the oldest is so old.
+	batchLines = 512
+	batchDelay = 300 * time.Millisecond
+
+	// maxQueued is the size of the lines that may wait for the database; what cannot
+	// wait itself (the server's own lines, datagrams) may go up to maxUrgent.
+	maxQueued = 16 << 20
+	maxUrgent = 24 << 20
+
+	// maxStore is the size of the lines stored by one call.
+	maxStore = 3 << 20
+
+	// storeTimeout bounds one call; it is reached only when server-db is away.
+	storeTimeout = 20 * time.Second
+
+	retryPause  = 100 * time.Millisecond
+	lastAttempt = 5 * time.Second // to store what is left when the hub ends
+
+	// patience is how long senders are held back, rather than lines lost, while the
+	// database fails: server-db or PostgreSQL may just be restarting.
+	patience = 5 * time.Second
+)
+
+// Run stores lines until ctx ends, then stores what it holds, in a bounded time.
+func (h *Hub) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		pause, idle := h.due()
+		if idle {
+			select {
+			case <-h.work:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if pause > 0 {
+			timer.Reset(pause)
+			select {
+			case <-timer.C:
+			case <-h.work: // perhaps there are enough lines now
+			case <-ctx.Done():
+			}
+			continue
+		}
+		// What failed has been reported, and is kept for the next turn.
+		_ = h.locked(ctx, func() error { return h.storeSome(ctx, math.MaxUint64) })
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAttempt)
+	defer cancel()
+	if err := h.Flush(last); err != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return fmt.Errorf("cannot store the last %d log lines: %w", h.lines, err)
+	}
+	return nil
+}
+
+// due tells when the next lines are to be stored.
+func (h *Hub) due() (pause time.Duration, idle bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case len(h.queue) == 0:
+		return 0, true
+	case h.failure != nil:
+		return time.Until(h.retry), false
+	case h.lines >= batchLines:
+		return 0, false
+	}
+	return time.Until(h.since.Add(batchDelay)), false
+}
+
+// locked runs f while nobody else stores lines.
+func (h *Hub) locked(ctx context.Context, f func() error) error {
+	select {
+	case h.storing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-h.storing }()
+	return f()
+}
+
+// Flush returns when all lines received before the call are stored.
+func (h *Hub) Flush(ctx context.Context) error {
+	return h.locked(ctx, func() error {
+		h.mu.Lock()
+		target := h.added
+		h.mu.Unlock()
+		return h.storeUntil(ctx, target)
+	})
+}
+
+// storeUntil stores the batches up to number target, and no other; h.storing is held.
+func (h *Hub) storeUntil(ctx context.Context, target uint64) error {
+	for {
+		h.mu.Lock()
+		done := h.stored >= target
+		h.mu.Unlock()
+		if done {
+			return nil
+		}
+		if err := h.storeSome(ctx, target); err != nil {
+			return err
+		}
+	}
+}
+
+// storeSome stores the oldest batches, up to number target, in one call of a
+// bounded size; h.storing is held. They leave the queue when they are committed.
+//
+// A call that failed is made again. If the database died between commit and answer,
+// its lines are then stored twice: the schema has nothing to tell them apart.
+func (h *Hub) storeSome(ctx context.Context, target uint64) error {
+	h.mu.Lock()
+	var taken []batch
+	size, lines := 0, 0
+	for _, b := range h.queue {
+		if h.stored+uint64(len(taken)) == target || size > 0 && size+b.size > maxStore {
+			break
+		}
+		taken = append(taken, b)
+		size += b.size
+		lines += len(b.lines)
+	}
+	h.mu.Unlock()
+	if len(taken) == 0 {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := h.insert(call, taken, lines)
+	if err != nil && ctx.Err() != nil {
+		return err // the caller has given up: that tells nothing of the database
+	}
+
+	h.mu.Lock()
+	before, lost := h.failure, h.lost
+	h.failure = err
+	if err == nil {
+		h.lost = 0
+		clear(h.queue[:len(taken)])
+		h.queue = h.queue[len(taken):]
+		h.queued -= size
+		h.lines -= lines
+		h.stored += uint64(len(taken))
+		h.since = time.Now()
+	} else {
+		h.retry = time.Now().Add(retryPause)
+		if before == nil {
+			h.failed = time.Now()
+		}
+	}
+	close(h.room)
+	h.room = make(chan struct{})
+	h.mu.Unlock()
+
+	switch {
+	case err != nil && before == nil:
+		h.config.Warn("log lines cannot be stored: %v; trying again", err)
+	case err == nil && before != nil:
+		h.config.Warn("log lines are stored again; %d were lost", lost)
+	case err == nil && lost > 0:
+		h.config.Warn("%d log lines were lost: they came faster than the database stores them", lost)
+	}
+	return err
+}
+
+func (h *Hub) insert(ctx context.Context, batches []batch, n int) error {
+	rows := make([]db.Line, 0, n)
+	for _, b := range batches {
+		if b.stream.id == 0 {
+			id, err := h.config.DB.StreamID(ctx, b.stream.mac, b.stream.name, b.stream.chunk)
+			if err != nil {
+				return err
+			}
+			b.stream.id = id
+		}
+		if b.stream.id == 0 {
+			continue // its device has been forgotten
+		}
+		for _, l := range b.lines {
+			rows = append(rows, db.Line{Stream: b.stream.id, Time: l.at, Text: l.text})
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return h.config.DB.InsertLines(ctx, rows)
+}
