@@ -1,0 +1,303 @@
+package netconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/state"
+)
+
+// interfaceWait is how long the start waits for wired interfaces whose driver may
+// still be looking for them.
+const interfaceWait = 10 * time.Second
+
+// settle is the pause after a change of the interfaces: they come in bursts.
+const settle = 200 * time.Millisecond
+
+// Config says what to configure, and where.
+type Config struct {
+	Site *hcl.Site
+	// MACFile keeps the address of the bridge.
+	MACFile string
+	// Resolvers is the resolv.conf to write.
+	Resolvers string
+	// Wait replaces interfaceWait in tests.
+	Wait  time.Duration
+	State interface {
+		Current() *state.Snapshot
+		Changed() <-chan struct{}
+	}
+}
+
+// manager keeps the network of the server as the site file wants it.
+type manager struct {
+	cfg      Config
+	links    *links
+	firewall *firewall
+	nat      []netip.Addr // what the firewall lets out
+
+	clients sync.WaitGroup
+	running map[string]*client // DHCP clients by network
+
+	mu        sync.Mutex
+	resolvers map[string][]netip.Addr // by network, of DHCP
+}
+
+// Run configures the network, calls ready, and keeps it until ctx ends: interfaces
+// that appear later, leases, and the devices that may leave the platform. Everything
+// stays in place when it returns.
+func Run(ctx context.Context, cfg Config, ready func() error) error {
+	if cfg.Wait == 0 {
+		cfg.Wait = interfaceWait
+	}
+	m := &manager{
+		cfg:       cfg,
+		links:     &links{site: cfg.Site, macFile: cfg.MACFile},
+		firewall:  &firewall{subnet: cfg.Site.Server()},
+		running:   map[string]*client{},
+		resolvers: map[string][]netip.Addr{},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer m.clients.Wait()
+	defer cancel()
+
+	changes := make(chan netlink.LinkUpdate, 64)
+	if err := netlink.LinkSubscribe(changes, ctx.Done()); err != nil {
+		return fmt.Errorf("cannot watch the interfaces: %w", err)
+	}
+	missing, err := m.start(ctx, changes)
+	if err != nil {
+		return err
+	}
+	m.forward()
+	if err := m.writeResolvers(); err != nil {
+		return err
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	return m.watch(ctx, changes, missing)
+}
+
+// start configures the links, and waits a while for those that are missing.
+func (m *manager) start(ctx context.Context, changes <-chan netlink.LinkUpdate) (missing []string, err error) {
+	deadline := time.NewTimer(m.cfg.Wait)
+	defer deadline.Stop()
+	said := false
+	for {
+		missing, err = m.apply(ctx)
+		if err != nil || len(missing) == 0 {
+			return nil, err
+		}
+		if !said {
+			log.Printf("Interface %s not found, waiting for it to appear…", strings.Join(missing, ", "))
+			said = true
+		}
+		for again := false; !again; {
+			select {
+			case <-ctx.Done():
+				return missing, ctx.Err()
+			case change := <-changes:
+				again = slices.Contains(missing, change.Attrs().Name)
+			case <-deadline.C:
+				for _, name := range missing {
+					log.Printf("Interface %s does not exist%s", name, m.consequence(name))
+				}
+				return missing, nil
+			}
+		}
+	}
+}
+
+// consequence tells what a missing interface means.
+func (m *manager) consequence(name string) string {
+	if n := m.cfg.Site.Network(hcl.WaltNet); n.Interface == name {
+		return ": the platform has virtual nodes only until it appears"
+	}
+	return ": its network is down until it appears"
+}
+
+// apply configures the links, and starts the DHCP clients of those that are there.
+func (m *manager) apply(ctx context.Context) (missing []string, err error) {
+	up, missing, err := m.links.apply()
+	if up[hcl.WaltNet] == nil && err != nil {
+		return missing, err // without its bridge the server is of no use
+	}
+	if err != nil {
+		log.Print(err)
+	}
+	for i, n := range m.cfg.Site.Networks {
+		link := up[n.Name]
+		if n.IP != "dhcp" || link == nil || m.running[n.Name] != nil {
+			continue
+		}
+		c := &client{
+			network: n.Name, kick: make(chan struct{}, 1), link: link.Attrs().Name, metric: firstMetric + i, host: m.cfg.Site.HostName,
+			resolvers: func(addrs []netip.Addr) {
+				m.mu.Lock()
+				m.resolvers[n.Name] = addrs
+				m.mu.Unlock()
+				if err := m.writeResolvers(); err != nil {
+					log.Print(err)
+				}
+			},
+		}
+		m.running[n.Name] = c
+		m.clients.Go(func() { c.run(ctx) })
+	}
+	return missing, nil
+}
+
+// forward installs the firewall, and only then lets packets through. A kernel without
+// nftables leaves the platform without a way out, which the log says.
+func (m *manager) forward() {
+	m.nat = natDevices(m.cfg.State.Current(), m.firewall.subnet)
+	if err := m.firewall.install(m.nat); err != nil {
+		m.firewall.set = nil
+		log.Printf("%v; nodes cannot reach other networks", err)
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1\n"), 0); err != nil {
+		log.Printf("cannot let packets through: %v; nodes cannot reach other networks", err)
+	}
+}
+
+// natDevices returns the addresses that may leave the platform.
+func natDevices(s *state.Snapshot, subnet netip.Prefix) []netip.Addr {
+	var addrs []netip.Addr
+	for _, d := range s.Devices {
+		if a, err := netip.ParseAddr(d.IP); err == nil && d.NAT && subnet.Contains(a) {
+			addrs = append(addrs, a)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+// watch follows what changes.
+func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, missing []string) error {
+	pending := time.NewTimer(0)
+	if !pending.Stop() {
+		<-pending.C
+	}
+	defer pending.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change, ok := <-changes:
+			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return errors.New("cannot watch the interfaces any more")
+			}
+			if m.concerns(change.Attrs().Name) {
+				pending.Reset(settle)
+			}
+			if change.Attrs().OperState == netlink.OperUp {
+				m.plugged(change.Attrs().Name)
+			}
+		case <-pending.C:
+			before := missing
+			var err error
+			if missing, err = m.apply(ctx); err != nil {
+				log.Print(err)
+			}
+			for _, name := range before {
+				if !slices.Contains(missing, name) {
+					log.Printf("Interface %s has appeared", name)
+				}
+			}
+		case <-m.cfg.State.Changed():
+			m.follow()
+		}
+	}
+}
+
+// plugged has the DHCP client of an interface try at once.
+func (m *manager) plugged(name string) {
+	for _, c := range m.running {
+		if c.link == name {
+			select {
+			case c.kick <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// concerns tells whether an interface is one of the site, or made here.
+func (m *manager) concerns(name string) bool {
+	return name == hcl.WaltNet || name == dummyName || slices.ContainsFunc(m.cfg.Site.Networks, func(n *hcl.Network) bool {
+		return n.Interface != "" && (name == n.Interface || strings.HasPrefix(name, n.Interface+"."))
+	})
+}
+
+// follow brings the firewall to the state of the devices.
+func (m *manager) follow() {
+	if m.firewall.set == nil {
+		m.forward()
+		return
+	}
+	now := natDevices(m.cfg.State.Current(), m.firewall.subnet)
+	if slices.Equal(now, m.nat) {
+		return
+	}
+	if err := m.firewall.update(now); err != nil {
+		log.Print(err)
+		m.forward() // somebody removed the table: make it again
+		return
+	}
+	m.nat = now
+}
+
+// writeResolvers writes the resolv.conf of the server: the resolvers of the site file,
+// else those of DHCP.
+func (m *manager) writeResolvers() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var text strings.Builder
+	text.WriteString("# written by walt netconfig\n")
+	seen := map[string]bool{}
+	write := func(addr string) {
+		if !seen[addr] {
+			seen[addr] = true
+			fmt.Fprintf(&text, "nameserver %s\n", addr)
+		}
+	}
+	for _, addr := range m.cfg.Site.DNS.Forwarders {
+		write(addr)
+	}
+	if len(seen) == 0 {
+		for _, n := range m.cfg.Site.Networks {
+			for _, addr := range m.resolvers[n.Name] {
+				write(addr.String())
+			}
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(m.cfg.Resolvers), 0o755); err != nil {
+		return fmt.Errorf("cannot write the name servers: %w", err)
+	}
+	if err := writeFile(m.cfg.Resolvers, []byte(text.String())); err != nil {
+		return fmt.Errorf("cannot write the name servers: %w", err)
+	}
+	return nil
+}
+
+// Down removes the firewall and all interfaces made here.
+func Down() error {
+	return errors.Join(removeFirewall(), removeOwn(func(string) bool { return false }))
+}
