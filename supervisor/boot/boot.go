@@ -1,0 +1,148 @@
+// Package boot is the first life of PID 1, in the initramfs: it finds the root that the
+// kernel command line names, has the kernel verify every block of it, prepares the data
+// partition, and becomes the init of that root.
+//
+// Parameters: walt.root=PARTITION-NAME, walt.verity=ROOT,SALT,BLOCKS,HASHSTART (see package
+// verity), panic=SECONDS. There is no way to boot an unverified root.
+package boot
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/waltos/waltos/supervisor/console"
+	"github.com/waltos/waltos/supervisor/disk"
+	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/verity"
+	"golang.org/x/sys/unix"
+)
+
+// Sysroot is where the new root is mounted before it becomes the root.
+const Sysroot = "/sysroot"
+
+// Init is the program that the new root is handed to.
+const Init = "/sbin/init"
+
+// Step is one step of the boot; its name tells what is done, advice what a person can
+// do when it fails.
+type Step struct {
+	Name   string
+	Advice string
+	Do     func(*state) error
+}
+
+func (s Step) String() string { return s.Name }
+
+// Steps is the whole boot, in order.
+func Steps() []Step {
+	return []Step{
+		{"mount kernel file systems", "the kernel lacks a basic file system; use the kernel of the release", (*state).mountKernel},
+		{"read kernel command line", "boot with the command line of the release", (*state).readCommandLine},
+		{"load drivers", "the initramfs is damaged; write the disk image again", (*state).loadDrivers},
+		{"find root partition", "check that the disk is attached and holds the WalT image", (*state).findRoot},
+		{"open verified root", "the system is not the one this kernel was built for, or damaged; write the disk image again, or boot the other slot", (*state).openRoot},
+		{"mount root", "the system is damaged; write the disk image again, or boot the other slot", (*state).mountRoot},
+		{"prepare data partition", "WalT keeps its data in the free space of its disk, in a partition named data", (*state).prepareData},
+		{"mount data partition", "repair it from another system with e2fsck, then boot again; nothing was erased", (*state).mountData},
+		{"switch to root", "write the disk image again", (*state).switchRoot},
+	}
+}
+
+// state is what the steps hand on.
+type state struct {
+	console *console.Console
+	report  *report.Report
+	verity  verity.Target
+	name    string // walt.root
+	root    disk.Partition
+	device  string // the verified root
+	data    disk.Data
+}
+
+// Run boots and does not return.
+func Run() {
+	kernel := report.Uptime()
+	s := &state{report: &report.Report{}}
+	current := "start"
+	defer func() {
+		if cause := recover(); cause != nil {
+			Fail(s.console, current, fmt.Errorf("internal error: %v\n%s", cause, debug.Stack()), "report this defect")
+		}
+	}()
+	for _, step := range Steps() {
+		current = step.Name
+		end := s.report.Begin(step.Name)
+		err := step.Do(s)
+		end()
+		if s.console == nil { // after the first step there is a /dev
+			s.console = console.Open()
+			s.console.Say("initramfs: the kernel took %.2f s", kernel.Seconds())
+		}
+		if err != nil {
+			Fail(s.console, step.Name, err, step.Advice)
+		}
+	}
+}
+
+// Fail says on all consoles what failed and what to do, then reboots after the time that
+// panic= gives, or waits for ever. It does not return.
+func Fail(c *console.Console, what string, err error, advice string) {
+	if c == nil {
+		c = console.Open()
+	}
+	c.Alarm("FAILED: %s: %v", what, err)
+	c.Alarm("what to do: %s", advice)
+	seconds := panicSeconds()
+	switch {
+	case seconds == 0:
+		c.Alarm("the machine stays like this; switch it off and on to try again")
+		for {
+			time.Sleep(time.Hour)
+		}
+	case seconds > 0:
+		c.Alarm("the machine reboots in %d seconds", seconds)
+		time.Sleep(time.Duration(seconds) * time.Second)
+	}
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
+		c.Alarm("cannot reboot: %v", err)
+	}
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+// panicSeconds is the kernel parameter panic=.
+func panicSeconds() int {
+	value, ok := Parameter("panic")
+	if !ok {
+		return 0
+	}
+	seconds, err := strconv.Atoi(value)
+	if err != nil {
+		return 0
+	}
+	return seconds
+}
+
+// Parameter returns the value of a kernel parameter; the last one counts.
+func Parameter(name string) (value string, ok bool) {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", false
+	}
+	return parameter(string(text), name)
+}
+
+func parameter(line, name string) (value string, ok bool) {
+	for field := range strings.FieldsSeq(line) {
+		if v, found := strings.CutPrefix(field, name+"="); found {
+			value, ok = strings.Trim(v, `"`), true
+		}
+	}
+	return value, ok
+}

@@ -1,0 +1,150 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/notify"
+	"golang.org/x/sys/unix"
+)
+
+// open opens those sockets of the unit that are not open, and returns all that is to be
+// passed: sockets in the order of the unit, then stored descriptors.
+func (k *kept) open(u *hcl.Unit) ([]namedFile, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range u.Sockets {
+		s := &u.Sockets[i]
+		if slices.ContainsFunc(k.sockets, func(n namedFile) bool { return n.name == s.Name }) {
+			continue
+		}
+		file, err := openSocket(s)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open socket %s on %s: %w", s.Name, s.Listen, err)
+		}
+		k.sockets = append(k.sockets, namedFile{s.Name, file})
+	}
+	return slices.Concat(k.sockets, k.store), nil
+}
+
+func openSocket(s *hcl.Socket) (*os.File, error) {
+	network, address, _ := strings.Cut(s.Listen, ":")
+	family, kind := unix.AF_UNIX, unix.SOCK_STREAM
+	var where unix.Sockaddr = &unix.SockaddrUnix{Name: address}
+	if network != "unix" {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
+		if ap.Addr().Is4() {
+			family, where = unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
+		} else {
+			family, where = unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}
+		}
+		if network == "udp" {
+			kind = unix.SOCK_DGRAM
+		}
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := bindSocket(fd, family, kind, where, s); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), s.Name), nil
+}
+
+func bindSocket(fd, family, kind int, where unix.Sockaddr, s *hcl.Socket) error {
+	path := ""
+	if local, ok := where.(*unix.SockaddrUnix); ok {
+		path = local.Name
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		// What is there is of an earlier life: a socket that somebody serves would be ours.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	} else {
+		if kind == unix.SOCK_STREAM {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+				return err
+			}
+		}
+		// The address may come later: the network is a unit too.
+		if family == unix.AF_INET {
+			_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1)
+		} else {
+			_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+		}
+	}
+	if err := unix.Bind(fd, where); err != nil {
+		return err
+	}
+	if path != "" {
+		if err := protect(path, s); err != nil {
+			return err
+		}
+	}
+	if kind == unix.SOCK_DGRAM {
+		return nil
+	}
+	return unix.Listen(fd, s.Backlog)
+}
+
+// protect sets mode and owner of a unix socket, before it listens.
+func protect(path string, s *hcl.Socket) error {
+	mode, err := strconv.ParseUint(s.Mode, 8, 12)
+	if err != nil {
+		return fmt.Errorf("mode %q is not octal", s.Mode)
+	}
+	account, err := user.Lookup(s.User)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(account.Uid)
+	if err != nil {
+		return err
+	}
+	group := account.Gid
+	if s.Group != "" {
+		g, err := user.LookupGroup(s.Group)
+		if err != nil {
+			return err
+		}
+		group = g.Gid
+	}
+	gid, err := strconv.Atoi(group)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, os.FileMode(mode)); err != nil {
+		return err
+	}
+	if uid == os.Getuid() && s.Group == "" {
+		return nil
+	}
+	return os.Chown(path, uid, gid)
+}
+
+// passEnvironment is the sd_listen_fds environment, but for LISTEN_PID.
+func passEnvironment(files []namedFile) []string {
+	if len(files) == 0 {
+		return nil
+	}
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = notify.EscapeName(f.name)
+	}
+	return []string{"LISTEN_FDS=" + strconv.Itoa(len(files)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}
+}

@@ -1,0 +1,202 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/kmod"
+	"github.com/waltos/waltos/supervisor/boot"
+	"github.com/waltos/waltos/supervisor/disk"
+	"github.com/waltos/waltos/supervisor/power"
+	"github.com/waltos/waltos/supervisor/uevent"
+	"golang.org/x/sys/unix"
+)
+
+// DriversName is argument 0 of the process that loads drivers: the index of modules is
+// large, and PID 1 stays small.
+const DriversName = "walt-drivers"
+
+// unwanted modules match devices but do harm or nothing (after Debian's blacklist).
+var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
+
+// LoadDrivers is the program DriversName: without arguments it loads the drivers of all
+// devices, with arguments those of the given modaliases.
+func LoadDrivers(aliases []string) error {
+	dir, err := kmod.Folder()
+	if err != nil {
+		return err
+	}
+	loader, err := kmod.NewLoader(dir)
+	if err != nil {
+		return err
+	}
+	wanted := func(module string) bool { return !slices.Contains(unwanted, module) }
+	if len(aliases) == 0 {
+		result, err := loader.Coldplug(context.Background(), "/sys/devices", wanted)
+		fmt.Printf("%d devices, drivers: %s\n", result.Devices, strings.Join(result.Loaded, " "))
+		return errors.Join(append(result.Failed, err)...)
+	}
+	found, err := loader.Catalog.Match(aliases)
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, modules := range found {
+		for _, module := range modules {
+			if !wanted(module) {
+				continue
+			}
+			if err := loader.Load(module); err != nil && !errors.Is(err, unix.ENODEV) {
+				failures = append(failures, err)
+			}
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// hotplugTime is how long aliases are gathered before a process loads their drivers: one
+// new device brings several.
+const hotplugTime = 200 * time.Millisecond
+
+// watchDevices loads the drivers of what is there, then of what comes, and watches power
+// buttons.
+func (s *system) watchDevices() {
+	events, err := uevent.Listen()
+	if err != nil {
+		s.console.Say("%v; devices attached later are not noticed", err)
+	}
+	buttons := map[string]bool{}
+	end := s.report.Begin("load drivers (beside)")
+	s.runDrivers(nil)
+	end()
+	s.watchButtons(buttons)
+	if events == nil {
+		return
+	}
+	var aliases []string
+	for {
+		var deadline time.Time
+		if len(aliases) > 0 {
+			deadline = time.Now().Add(hotplugTime)
+		}
+		event, err := events.Next(deadline)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.runDrivers(aliases)
+			aliases = nil
+			s.watchButtons(buttons)
+		case err != nil:
+			s.console.Say("%v; devices attached later are not noticed", err)
+			return
+		case event["ACTION"] != "add":
+		case event["SUBSYSTEM"] == "input":
+			s.watchButtons(buttons)
+		}
+		// The cold plug has seen to most of what is queued while it ran.
+		if alias := event["MODALIAS"]; event["ACTION"] == "add" && alias != "" && !driven(event["DEVPATH"]) {
+			aliases = append(aliases, alias)
+		}
+	}
+}
+
+func driven(device string) bool {
+	_, err := os.Lstat(filepath.Join("/sys", device, "driver"))
+	return err == nil
+}
+
+// runDrivers runs this program as DriversName and records what it says.
+func (s *system) runDrivers(aliases []string) {
+	reading, writing, err := os.Pipe()
+	if err != nil {
+		s.console.Say("cannot load drivers: %v", err)
+		return
+	}
+	defer reading.Close()
+	child, err := s.reaper.Start(program, append([]string{DriversName}, aliases...), &os.ProcAttr{
+		Dir: "/", Files: []*os.File{nil, writing, writing},
+	})
+	writing.Close()
+	if err != nil {
+		s.console.Say("cannot load drivers: %v", err)
+		return
+	}
+	text, _ := io.ReadAll(io.LimitReader(reading, 64<<10))
+	child.Wait()
+	for line := range strings.Lines(string(text)) {
+		s.journal.Append("drivers", strings.TrimSpace(line))
+	}
+}
+
+func (s *system) watchButtons(watched map[string]bool) {
+	for _, path := range power.Devices() {
+		if watched[path] {
+			continue
+		}
+		watched[path] = true
+		go func() {
+			_ = power.Watch(path, func() {
+				s.console.Say("power button: switching off")
+				s.Shutdown("poweroff")
+			})
+		}()
+	}
+}
+
+// readFirmware reads the configuration that QEMU passes.
+func readFirmware() ([]byte, error) {
+	loadModule("qemu_fw_cfg")
+	return readBounded(firmwareSite)
+}
+
+func loadModule(names ...string) {
+	dir, err := kmod.Folder()
+	if err != nil {
+		return
+	}
+	if loader, err := kmod.NewLoader(dir); err == nil {
+		_ = loader.Load(names...) // whoever needs it says what is missing
+	}
+}
+
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, hcl.MaxFileSize+1))
+}
+
+// readESP reads walt.hcl of the EFI system partition, where any other machine can write
+// it onto the flashed disk.
+func readESP() ([]byte, error) {
+	const target = "/run/walt/esp"
+	for _, p := range disk.Partitions() {
+		if p.Name != "esp" {
+			continue
+		}
+		loadModule("vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1")
+		m := boot.Mount{Source: p.Device, Target: target, Type: "vfat", Flags: safe | unix.MS_RDONLY}
+		if err := m.Do(); err != nil {
+			return nil, err
+		}
+		text, err := readBounded(target + "/walt.hcl")
+		if unmountErr := unix.Unmount(target, 0); unmountErr != nil {
+			return nil, fmt.Errorf("cannot unmount %s: %w", target, unmountErr)
+		}
+		_ = os.Remove(target)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		return text, err
+	}
+	return nil, os.ErrNotExist
+}

@@ -1,0 +1,402 @@
+// Package system is the second life of PID 1, in the verified root: it makes the folders,
+// applies the site configuration, starts the units, answers waltctl, and ends the machine
+// in order. What fails on the way is said on the console; only a system without units or
+// control groups is worse than none.
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/supervisor/boot"
+	"github.com/waltos/waltos/supervisor/cgroup"
+	"github.com/waltos/waltos/supervisor/console"
+	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/process"
+	"github.com/waltos/waltos/supervisor/reap"
+	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/site"
+	"github.com/waltos/waltos/supervisor/unit"
+	"golang.org/x/sys/unix"
+)
+
+// Paths of the appliance.
+const (
+	program      = "/usr/lib/walt/supervisor"
+	unitFolder   = "/usr/lib/walt/units"
+	identityFile = "/usr/lib/walt/appliance.json"
+	journalDir   = "/var/log/walt/journal"
+)
+
+// ownName is the unit under which the supervisor's own lines are in the journal.
+const ownName = "supervisor"
+
+// stopTime bounds the stop of all units at the end.
+const stopTime = 90 * time.Second
+
+// heap is what PID 1 should do with; it is a target of the collector, not a limit.
+const heap = 8 << 20
+
+type system struct {
+	console  *console.Console
+	report   *report.Report
+	journal  *journal.Journal
+	reaper   *reap.Reaper
+	launcher *process.Launcher
+	manager  *unit.Manager
+	site     site.Result
+	version  string
+
+	shutdown chan string // "poweroff" or "reboot"
+
+	mu       sync.Mutex
+	summary  string // last one printed
+	ready    time.Duration
+	everSaid bool
+	ending   bool
+}
+
+// Run is PID 1 until the machine ends. It does not return.
+func Run() {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(heap)
+	s := &system{
+		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
+		reaper: reap.New(), shutdown: make(chan string, 1),
+	}
+	defer func() {
+		if cause := recover(); cause != nil {
+			boot.Fail(s.console, "supervisor", fmt.Errorf("internal error: %v\n%s", cause, debug.Stack()), "report this defect")
+		}
+	}()
+	console.ShowNotices()
+	s.listenSignals()
+	root := s.prepare()
+	s.startUnits(root)
+	what := <-s.shutdown
+	s.end(what)
+}
+
+// listenSignals collects dead children from now on, and obeys the keyboard.
+func (s *system) listenSignals() {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	go func() {
+		for range children {
+			s.reaper.Reap()
+		}
+	}()
+	// With this, Ctrl-Alt-Del is a signal instead of a reboot on the spot.
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	orders := make(chan os.Signal, 1)
+	signal.Notify(orders, unix.SIGINT, unix.SIGTERM, unix.SIGPWR)
+	go func() {
+		for order := range orders {
+			switch order {
+			case unix.SIGPWR:
+				s.console.Say("power fails: switching off")
+				s.Shutdown("poweroff")
+			default:
+				s.console.Say("reboot by keyboard or signal %v", order)
+				s.Shutdown("reboot")
+			}
+		}
+	}()
+}
+
+// phase is one thing to do before the units start.
+type phase struct {
+	name string
+	do   func() error
+}
+
+// prepare does all that the units rely on and returns the folder of their control groups.
+func (s *system) prepare() (cgroups string) {
+	phases := []phase{
+		{"mount file systems", mountAll},
+		{"set kernel options", setOptions},
+		{"make control groups", func() (err error) { cgroups, err = cgroup.Setup(cgroup.Mount); return err }},
+		{"make folders", makeFolders},
+		{"open journal", s.openJournal},
+		{"set clock", s.setClock},
+		{"bring up loopback", loopbackUp},
+		{"read configuration", s.configure},
+	}
+	for _, p := range phases {
+		end := s.report.Begin(p.name)
+		if err := p.do(); err != nil {
+			s.console.Say("%s: %v", p.name, err)
+		}
+		end()
+	}
+	if cgroups == "" {
+		boot.Fail(s.console, "make control groups", errors.New("the kernel gives none"), "use the kernel of the release")
+	}
+	go s.watchDevices()
+	return cgroups
+}
+
+func (s *system) openJournal() error {
+	if f, err := os.Open("/dev/kmsg"); err == nil {
+		go func() {
+			booted := time.Now().Add(-report.Uptime())
+			_ = journal.ReadKernel(f, func(line journal.KernelLine) {
+				at := booted.Add(line.Since)
+				if own, ok := strings.CutPrefix(line.Text, console.Prefix); ok && line.Facility == 1 {
+					s.journal.AppendAt(at, ownName, own)
+					return
+				}
+				s.journal.AppendAt(at, "kernel", line.Text)
+			})
+		}()
+	}
+	return s.journal.Attach(journalDir)
+}
+
+func (s *system) startUnits(cgroups string) {
+	end := s.report.Begin("read units")
+	units, err := hcl.LoadUnits(unitFolder)
+	end()
+	if err != nil {
+		s.console.Alarm("no unit is started: %v", err)
+		boot.Fail(s.console, "read units", err, "boot the other slot, or write the disk image again")
+	}
+	s.launcher = process.New(process.Config{
+		Reaper: s.reaper, CgroupRoot: cgroups, RunDir: "/run", StateDir: "/var/lib", Shim: program,
+		Log: s.journal.Append,
+	})
+	s.manager, err = unit.New(unit.Config{
+		Units: units, Launcher: s.launcher, Clock: unit.SystemClock{}, Jitter: rand.Float64, Changed: s.changed,
+	})
+	if err != nil {
+		boot.Fail(s.console, "read units", err, "boot the other slot, or write the disk image again")
+	}
+	var listener *net.UnixListener
+	if listener, err = control.Listen(control.Path); err != nil {
+		s.console.Say("waltctl will not work: %v", err)
+	} else {
+		server := &control.Server{Machine: s, Journal: s.journal}
+		go func() { _ = server.Serve(listener) }()
+	}
+	s.console.Say("starting %d units", len(units))
+	s.manager.StartAll()
+}
+
+// changed is told each change of a unit, in order.
+func (s *system) changed(c unit.Change) {
+	name := c.Unit
+	switch c.New {
+	case unit.Starting:
+		s.console.Say("%s: starting", name)
+	case unit.Running, unit.Done:
+		if u, ok := s.find(name); ok && u.Type != "group" {
+			s.console.Say("%s: %s after %.2f s", name, c.New, c.Took.Seconds())
+		}
+	case unit.Backoff:
+		s.console.Say("%s: %s; it will be started again", name, c.Reason)
+		s.sayLast(name)
+	case unit.Failed:
+		s.console.Alarm("%s: FAILED: %s", name, c.Reason)
+		s.sayLast(name)
+	case unit.Blocked:
+		s.console.Say("%s: not started: %s", name, c.Reason)
+	case unit.Killing:
+		s.console.Say("%s: %s; killing all its processes", name, c.Reason)
+	case unit.Stopped:
+		s.console.Say("%s: stopped", name)
+	case unit.Waiting, unit.Stopping:
+	}
+	s.summarise()
+}
+
+func (s *system) find(name string) (unit.Snapshot, bool) {
+	all := s.manager.Snapshot()
+	i := slices.IndexFunc(all, func(u unit.Snapshot) bool { return u.Name == name })
+	if i < 0 {
+		return unit.Snapshot{}, false
+	}
+	return all[i], true
+}
+
+// sayLast shows the last words of a unit that has ended.
+func (s *system) sayLast(name string) {
+	const lines = 5
+	for _, r := range s.journal.Tail(name, lines) {
+		s.console.Say("%s | %s", name, r.Text)
+	}
+}
+
+// patience is how many failures in a row a unit may have before the machine is called
+// degraded for it.
+const patience = 3
+
+// state returns "starting", "ready" or "degraded" with the units that are the reason.
+func (s *system) state(all []unit.Snapshot, first bool) (state string, bad []string) {
+	if !unit.Settled(all) && first {
+		return "starting", nil
+	}
+	for _, u := range all {
+		switch {
+		case !u.Wanted:
+		case u.State == unit.Failed, u.State == unit.Blocked,
+			u.State == unit.Backoff && (first || u.Consecutive >= patience),
+			!u.Settled && u.Consecutive >= patience:
+			bad = append(bad, u.Name)
+		}
+	}
+	if len(bad) > 0 {
+		return "degraded", bad
+	}
+	return "ready", nil
+}
+
+// summarise prints the line that people and the lab wait for, when it changes.
+func (s *system) summarise() {
+	all := s.manager.Snapshot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return
+	}
+	state, bad := s.state(all, !s.everSaid)
+	if state == "starting" {
+		return
+	}
+	text := "ready"
+	if state == "degraded" {
+		text = "degraded: units " + strings.Join(bad, ", ")
+	}
+	if text == s.summary {
+		return
+	}
+	if !s.everSaid {
+		s.everSaid = true
+		s.ready = report.Uptime()
+	}
+	s.summary = text
+	if state == "degraded" {
+		s.console.Alarm("%s", text)
+		return
+	}
+	s.console.Say("%s", text)
+}
+
+// Status implements control.Machine.
+func (s *system) Status() control.Status {
+	all := s.manager.Snapshot()
+	s.mu.Lock()
+	state, _ := s.state(all, !s.everSaid)
+	s.mu.Unlock()
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	status := control.Status{
+		Name: host, Version: version(), Configuration: s.site.Source, Refused: s.site.Refused,
+		State: state, Uptime: report.Uptime(),
+	}
+	for _, u := range all {
+		status.Units = append(status.Units, s.describe(u))
+	}
+	return status
+}
+
+func (s *system) describe(u unit.Snapshot) control.Unit {
+	return control.Unit{
+		Name: u.Name, Description: u.Description, Type: u.Type, State: u.State, Wanted: u.Wanted, Since: u.Since,
+		PID: u.PID, Restarts: u.Restarts, Memory: s.launcher.Memory(u.Name), Stored: s.launcher.Stored(u.Name),
+		Reason: u.Reason, Status: u.Status,
+	}
+}
+
+// version of the appliance, from the image.
+func version() string {
+	var identity struct {
+		Version string `json:"version"`
+	}
+	text, err := os.ReadFile(identityFile)
+	if err != nil || json.Unmarshal(text, &identity) != nil {
+		return "?"
+	}
+	return identity.Version
+}
+
+// Boot implements control.Machine.
+func (s *system) Boot() control.Boot {
+	s.mu.Lock()
+	b := control.Boot{Phases: s.report.Phases(), Ready: s.ready}
+	s.mu.Unlock()
+	booted := time.Now().Add(-report.Uptime())
+	for _, u := range s.manager.Snapshot() {
+		if u.Began.IsZero() {
+			continue
+		}
+		ub := control.UnitBoot{Name: u.Name, Began: u.Began.Sub(booted), After: u.After}
+		if !u.Ready.IsZero() {
+			ub.Ready = u.Ready.Sub(booted)
+		}
+		b.Units = append(b.Units, ub)
+	}
+	return b
+}
+
+// Change implements control.Machine.
+func (s *system) Change(what, name string, gone <-chan struct{}) (control.Unit, error) {
+	event := map[string]func(string) error{
+		"start": s.manager.Start, "stop": s.manager.Stop, "restart": s.manager.Restart,
+	}[what]
+	if event == nil {
+		return control.Unit{}, fmt.Errorf("no request is named %q", what)
+	}
+	if err := event(name); err != nil {
+		return control.Unit{}, err
+	}
+	select {
+	case <-s.manager.When(func(all []unit.Snapshot) bool {
+		for _, u := range all {
+			if u.Name == name {
+				return u.Settled && u.Wanted || !u.Active && !u.Wanted
+			}
+		}
+		return true
+	}):
+	case <-gone:
+	}
+	u, _ := s.find(name)
+	return s.describe(u), nil
+}
+
+// Shutdown implements control.Machine. The first order counts.
+func (s *system) Shutdown(what string) {
+	select {
+	case s.shutdown <- what:
+	default:
+	}
+}
+
+// every calls do at intervals until the context ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			do()
+		}
+	}
+}
