@@ -3,7 +3,6 @@ package machine
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/image/qcow2"
+	"github.com/waltos/waltos/qemu/machine/machinetest"
 )
 
 // qemu returns a QEMU of this machine: what is tested here holds for any.
@@ -29,41 +29,12 @@ func qemu(t *testing.T) Program {
 	return Program{Argv: []string{path}}
 }
 
-// echoSector greets on COM1, then writes back what it reads there.
-var echoSector = []byte{
-	0x31, 0xc0, // 00 xor ax, ax
-	0x8e, 0xd8, // 02 mov ds, ax
-	0xbe, 0x23, 0x7c, // 04 mov si, 0x7c23
-	0xac,       // 07 lodsb
-	0x84, 0xc0, // 08 test al, al
-	0x74, 0x06, // 0a jz 0x12
-	0xba, 0xf8, 0x03, // 0c mov dx, 0x3f8
-	0xee,       // 0f out dx, al
-	0xeb, 0xf5, // 10 jmp 0x07
-	0xba, 0xfd, 0x03, // 12 mov dx, 0x3fd
-	0xec,       // 15 in al, dx
-	0xa8, 0x01, // 16 test al, 1
-	0x74, 0xf8, // 18 jz 0x12
-	0xba, 0xf8, 0x03, // 1a mov dx, 0x3f8
-	0xec,       // 1d in al, dx
-	0xee,       // 1e out dx, al
-	0xeb, 0xf1, // 1f jmp 0x12
-	0x90, 0x90, // 21 nop
-	'h', 'e', 'l', 'l', 'o', '\r', '\n', '$', ' ', 0, // 23
-}
-
 // boot starts a machine whose disk is an overlay of a raw file with the echo sector.
 func boot(t *testing.T, log io.Writer) *Machine {
 	t.Helper()
 	folder := t.TempDir()
-	raw := make([]byte, 1<<20)
-	copy(raw, echoSector)
-	raw[510], raw[511] = 0x55, 0xaa
-	if err := os.WriteFile(filepath.Join(folder, "disk.raw"), raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	var overlay bytes.Buffer
-	if err := qcow2.Write(&overlay, qcow2.Image{Size: 4 << 20, Backing: "disk.raw"}); err != nil {
+	if err := qcow2.Write(&overlay, qcow2.Image{Size: 4 << 20, Backing: machinetest.EchoDisk(t)}); err != nil {
 		t.Fatal(err)
 	}
 	// A comma in the name: QEMU's options must escape it.
@@ -229,42 +200,10 @@ func TestDeathWithParent(t *testing.T) {
 	}
 }
 
-// probeKernel is a multiboot kernel (Multiboot Specification 0.6.96 §3.1) that writes
-// a text on COM1 and resets the machine.
-func probeKernel(t *testing.T, text string) string {
-	t.Helper()
-	const load, magic, flags = 0x100000, 0x1badb002, 1 << 16
-	code := []byte{
-		0xbe, 0, 0, 0, 0, // 00 mov esi, text
-		0xac,       // 05 lodsb
-		0x84, 0xc0, // 06 test al, al
-		0x74, 0x07, // 08 jz 0x11
-		0x66, 0xba, 0xf8, 0x03, // 0a mov dx, 0x3f8
-		0xee,       // 0e out dx, al
-		0xeb, 0xf4, // 0f jmp 0x05
-		0xb0, 0xfe, // 11 mov al, 0xfe
-		0xe6, 0x64, // 13 out 0x64, al
-		0xf4,       // 15 hlt
-		0xeb, 0xfd, // 16 jmp 0x15
-	}
-	const header = 8 * 4
-	binary.LittleEndian.PutUint32(code[1:], uint32(load+header+len(code)))
-	var image []byte
-	for _, field := range []uint32{magic, flags, 1<<32 - magic - flags, load, load, 0, 0, load + header} {
-		image = binary.LittleEndian.AppendUint32(image, field)
-	}
-	image = append(append(append(image, code...), text...), 0)
-	file := filepath.Join(t.TempDir(), "kernel")
-	if err := os.WriteFile(file, image, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 func TestChoose(t *testing.T) {
 	p := qemu(t)
 	cache := filepath.Join(t.TempDir(), "cache", "accelerator.json")
-	first, reason := Choose(limited(t), p, probeKernel(t, probeReached), cache)
+	first, reason := Choose(limited(t), p, machinetest.Kernel(t, probeReached, false), cache)
 	t.Logf("%s %s", first, reason)
 	if (first == TCG) != (reason != "") {
 		t.Errorf("%s was chosen with the reason %q", first, reason)
@@ -278,14 +217,14 @@ func TestChoose(t *testing.T) {
 // TestProbe runs the probe with the accelerator that always works.
 func TestProbe(t *testing.T) {
 	p := qemu(t)
-	if err := runProbe(limited(t), p, TCG, probeKernel(t, "VFS: "+probeReached)); err != nil {
+	if err := runProbe(limited(t), p, TCG, machinetest.Kernel(t, "VFS: "+probeReached, false)); err != nil {
 		t.Error(err)
 	}
 	for text, want := range map[string]string{
 		"something else": "something else",
 		probeBroken:      probeBroken,
 	} {
-		if err := runProbe(limited(t), p, TCG, probeKernel(t, text)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := runProbe(limited(t), p, TCG, machinetest.Kernel(t, text, false)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("a kernel that wrote %q was told as: %v", text, err)
 		}
 	}
