@@ -95,7 +95,7 @@ root {
     "libc-bin", "netbase", "tzdata", "ca-certificates",
     # administrators
     "bash", "coreutils", "grep", "sed", "mawk", "findutils", "gzip", "tar", "less", "procps", "util-linux", "mount",
-    "ncurses-base",
+    "nano", "ncurses-base",
   ]
 
   drop = [
@@ -109,7 +109,7 @@ root {
     "/etc/init.d", "/etc/default", "/etc/cron.*", "/etc/logrotate.d", "/etc/pam.d", "/etc/security",
     "/etc/ssh/sshd_config.d", "/etc/ufw", "/etc/apparmor.d", "/etc/systemd", "/etc/NetworkManager",
     "/etc/initramfs-tools", "/etc/kernel", "/etc/dhcp", "/etc/ppp", "/etc/postgresql-common", "/etc/rc*.d",
-    "/var/lib/dpkg", "/var/cache",
+    "/var", # it is the data partition
     # PostgreSQL: the compiler's bitcode and provider, and the documentation of its catalogues
     "/usr/lib/postgresql/17/lib/llvmjit*", "/usr/lib/postgresql/17/lib/bitcode", "/usr/lib/postgresql/17/lib/pgxs",
     # iPXE: what node boot does not use
@@ -244,6 +244,13 @@ link "/etc/resolv.conf" { target = "/run/walt/resolv.conf" }
 link "/etc/hostname" { target = "/run/walt/hostname" }
 link "/etc/localtime" { target = "/run/walt/localtime" }
 link "/etc/mtab" { target = "/proc/self/mounts" }
+link "/var/run" { target = "/run" }
+link "/var/lock" { target = "/run/lock" }
+link "/usr/bin/sh" { target = "bash" }
+link "/usr/bin/awk" { target = "mawk" }
+link "/usr/bin/pager" { target = "less" }
+link "/usr/bin/editor" { target = "nano" }
+link "/usr/bin/psql" { target = "../lib/postgresql/17/bin/psql" }
 link "/sbin/init" { target = "/usr/lib/walt/supervisor" }
 link "/sbin/modprobe" { target = "/usr/lib/walt/supervisor" }
 link "/usr/bin/waltctl" { target = "../lib/walt/supervisor" }

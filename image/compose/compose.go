@@ -1,0 +1,229 @@
+// Package compose builds the outputs of the appliance from its inputs: it fills the
+// root tree, the node images and the initial root file systems, and writes the disk.
+//
+// The same inputs give the same bytes, whatever the folder, the time, the umask, the
+// locale and the number of processors: owners and modes come from trees, the one
+// time is that of the lock's newest snapshot, and identifiers derive from names.
+// Neither privilege nor anything of the host but the Go toolchain is used; that one
+// is pinned by go.mod.
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waltos/waltos/image/fetch"
+	"github.com/waltos/waltos/image/inputs"
+	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/toolbox"
+)
+
+// Options say what to build from and where to.
+type Options struct {
+	// Source is the top folder of the module; default: the one that holds the
+	// working directory.
+	Source string
+	// Output is the folder of the outputs; default: .cache/build of Source.
+	Output string
+	// Inputs are opened by default from image/appliance.hcl of Source.
+	Inputs *inputs.Inputs
+	// Cache and Mirror are used when Inputs is nil; see package inputs.
+	Cache, Mirror string
+	Override      bool
+	Progress      *fetch.Progress
+}
+
+// Result names the outputs, all in one folder.
+type Result struct {
+	Dir      string
+	Disk     string // raw disk image with a GPT
+	Kernel   string // as the boot loader gets it
+	Initrd   string
+	Command  string // the kernel command line itself
+	UKI      string
+	Manifest *Manifest
+	// Reused says that the outputs were there already.
+	Reused bool
+}
+
+// Names of the outputs.
+const (
+	diskName     = "walt.img"
+	kernelName   = "vmlinuz"
+	initrdName   = "initrd.img"
+	commandName  = "cmdline"
+	ukiName      = "walt.efi"
+	manifestName = "manifest.json"
+)
+
+// tools is the set of programs that the build runs.
+var tools = lock.ToolSet("build")
+
+// FindSource returns the top folder of the module that holds a folder.
+func FindSource(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "image", "appliance.hcl")); err == nil {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("cannot find the sources: neither %s nor a folder above it holds image/appliance.hcl; change to the repository", dir)
+		}
+	}
+}
+
+// Build makes the outputs, or finds that they are there and current.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	b, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(b.Output, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the output folder: %w", err)
+	}
+	unlock, err := b.Inputs.Fetcher.Cache.Lock(ctx, "build-"+digestOf([]byte(b.Output))[:16])
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := b.build(ctx); err != nil {
+		return nil, fmt.Errorf("cannot build the appliance: %w", err)
+	}
+	return b.result(), nil
+}
+
+// builder is one run of Build.
+type builder struct {
+	Options
+	time     time.Time // of every file
+	toolbox  *toolbox.Toolbox
+	scratch  string // folder removed in the end
+	programs *programs
+	manifest *Manifest
+	reused   bool
+}
+
+func open(o Options) (*builder, error) {
+	var err error
+	if o.Source == "" {
+		if o.Source, err = FindSource("."); err != nil {
+			return nil, err
+		}
+	}
+	if o.Source, err = filepath.Abs(o.Source); err != nil {
+		return nil, err
+	}
+	if o.Output == "" {
+		o.Output = filepath.Join(o.Source, ".cache", "build")
+	}
+	if o.Output, err = filepath.Abs(o.Output); err != nil {
+		return nil, err
+	}
+	if o.Inputs == nil {
+		o.Inputs, err = inputs.Open(inputs.Options{
+			Appliance: filepath.Join(o.Source, "image", "appliance.hcl"),
+			Cache:     o.Cache, Mirror: o.Mirror, Override: o.Override, Progress: o.Progress,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &builder{Options: o}, nil
+}
+
+func (b *builder) build(ctx context.Context) error {
+	sets := []string{lock.Boot, lock.Root, tools}
+	for _, image := range b.Inputs.Appliance.Images {
+		sets = append(sets, lock.ImageSet(image.Name))
+	}
+	if err := b.Inputs.Ensure(ctx, sets...); err != nil {
+		return err
+	}
+	for _, s := range b.Inputs.Lock.Snapshots {
+		if s.Date.After(b.time) {
+			b.time = s.Date
+		}
+	}
+	for _, p := range b.Inputs.Lock.Packages {
+		if p.Listed.After(b.time) {
+			b.time = p.Listed
+		}
+	}
+	if b.time.IsZero() {
+		return errors.New("the lock has no snapshot time; run `go run ./image lock`")
+	}
+	b.time = b.time.UTC().Truncate(time.Second)
+
+	scratch, err := b.Inputs.Fetcher.Cache.TempDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	b.scratch = scratch
+	if b.programs, err = b.buildPrograms(ctx); err != nil {
+		return err
+	}
+	if b.manifest, err = b.newManifest(); err != nil {
+		return err
+	}
+	if current, err := readManifest(filepath.Join(b.Output, manifestName)); err == nil && current.Inputs == b.manifest.Inputs && current.complete(b.Output) {
+		b.manifest, b.reused = current, true
+		b.Progress.Say("nothing changed: %s", b.Output)
+		return nil
+	}
+	if b.toolbox, err = b.Inputs.Toolbox(ctx, tools); err != nil {
+		return err
+	}
+	return b.compose(ctx)
+}
+
+func (b *builder) compose(ctx context.Context) error {
+	kernel, err := b.readKernel(ctx)
+	if err != nil {
+		return err
+	}
+	b.Progress.Say("kernel %s: %d modules", kernel.release, kernel.count)
+	content := &rootContent{kernel: kernel}
+	var initrd []byte
+	group, groupContext := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	group.Go(func() (err error) {
+		initrd, err = b.initramfs(kernel, b.programs.supervisor, b.Inputs.Appliance.Boot.Modules)
+		return err
+	})
+	group.Go(func() (err error) {
+		content.images, err = b.nodeImages(groupContext, kernel)
+		return err
+	})
+	group.Go(func() (err error) {
+		content.packages, err = b.readPackages(groupContext, lock.Root, b.Inputs.Appliance.Root.Drop)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	root, err := b.root(content)
+	if err != nil {
+		return err
+	}
+	b.Progress.Say("root: %d MB in %d packages", root.Size()/1e6, len(b.manifest.Packages))
+	return b.write(ctx, root, kernel, initrd)
+}
+
+func (b *builder) result() *Result {
+	in := func(name string) string { return filepath.Join(b.Output, name) }
+	return &Result{
+		Dir: b.Output, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName),
+		Command: b.manifest.Command, Manifest: b.manifest, Reused: b.reused,
+	}
+}

@@ -1,0 +1,147 @@
+package compose
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Manifest describes a build.
+type Manifest struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Released bool   `json:"released"` // false: built from a lock override
+	Go       string `json:"go"`
+	Lock     string `json:"lock"` // digest
+	// Inputs is the digest of everything that decides the outputs.
+	Inputs  string `json:"inputs"`
+	Command string `json:"command"` // kernel command line
+	// Outputs by file name.
+	Outputs map[string]Output `json:"outputs"`
+	// Sizes of components in bytes.
+	Sizes    map[string]int64  `json:"sizes"`
+	Packages map[string]string `json:"packages"` // versions of what the root holds
+}
+
+// Output is a file of a build.
+type Output struct {
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// sources are the folders of the module whose files decide what is built, besides
+// the programs.
+var sources = []string{"image", "hcl", "services/kmod"}
+
+func (b *builder) newManifest() (*Manifest, error) {
+	a := b.Inputs.Appliance
+	m := &Manifest{
+		Name: a.Name, Version: a.Version, Released: b.Inputs.Lock.Released(), Go: b.programs.toolchain,
+		Lock: b.Inputs.Lock.Digest(), Outputs: map[string]Output{}, Sizes: map[string]int64{}, Packages: map[string]string{},
+	}
+	for _, p := range b.Inputs.Lock.Packages {
+		if slices.Contains(p.Sets, "root") || slices.Contains(p.Sets, "boot") {
+			m.Packages[p.Name] = p.Version
+		}
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "lock %s\ngo %s\n", m.Lock, m.Go)
+	for _, program := range [][]byte{b.programs.supervisor, b.programs.services, b.programs.installer, b.programs.node} {
+		fmt.Fprintf(h, "program %s\n", digestOf(program))
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := hashFile(h, b.Source, name); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range sources {
+		err := filepath.WalkDir(filepath.Join(b.Source, dir), func(host string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if entry.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+			if entry.IsDir() || strings.HasSuffix(host, "_test.go") {
+				return nil
+			}
+			below, err := filepath.Rel(b.Source, host)
+			if err != nil {
+				return err
+			}
+			return hashFile(h, b.Source, below)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("cannot hash the sources: %w", err)
+		}
+	}
+	m.Inputs = hex.EncodeToString(h.Sum(nil))
+	return m, nil
+}
+
+// hashFile adds name, kind and content of a file of the sources to a hash.
+func hashFile(h io.Writer, dir, name string) error {
+	host := filepath.Join(dir, name)
+	info, err := os.Lstat(host)
+	if err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(host)
+		fmt.Fprintf(h, "link %q %q\n", filepath.ToSlash(name), target)
+		return err
+	}
+	content, err := os.ReadFile(host)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(h, "file %q %v %s\n", filepath.ToSlash(name), info.Mode()&0o100 != 0, digestOf(content))
+	return nil
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func readManifest(name string) (*Manifest, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{}
+	return m, json.Unmarshal(content, m)
+}
+
+// complete reports whether a folder holds the outputs, by their sizes.
+func (m *Manifest) complete(dir string) bool {
+	for name, output := range m.Outputs {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() != output.Size {
+			return false
+		}
+	}
+	return len(m.Outputs) > 0
+}
+
+// add records a finished output.
+func (m *Manifest) add(dir, name string) error {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		return err
+	}
+	m.Outputs[name] = Output{size, hex.EncodeToString(h.Sum(nil))}
+	return nil
+}
