@@ -37,30 +37,45 @@ func runBackground(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3)
+	broken, rootGone := make(chan error, 2), make(chan error, 1)
 	go func() {
 		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", controlPort))
 		if err != nil {
-			failed <- fmt.Errorf("cannot serve control requests: %w", err)
+			broken <- fmt.Errorf("cannot serve control requests: %w", err)
 			return
 		}
-		failed <- (&control{reboot: softReboot}).serve(ctx, listener)
+		broken <- (&control{reboot: softReboot, bootable: rebootable}).serve(ctx, listener)
 	}()
-	go func() { failed <- notifyBootup(ctx, netip.AddrPortFrom(server, streamsPort), "127.0.0.1:22") }()
-	go func() { failed <- watchRoot(ctx, rootFS+"/mnt/nfsroot", watchdogPeriod, watchdogLimit) }()
-	err = <-failed
+	go func() {
+		n := notifier{server: netip.AddrPortFrom(server, streamsPort), sshd: "127.0.0.1:22", pause: notifyPause}
+		broken <- n.run(ctx)
+	}()
+	go func() { rootGone <- watchRoot(ctx, rootFS+"/mnt/nfsroot", watchdogPeriod, watchdogLimit) }()
+	reboot := softReboot
+	select {
+	case err = <-broken:
+	case err = <-rootGone:
+		reboot = rebootNow // a script of the image could not even be read
+	}
 	if _, statErr := os.Stat(rebooting); statErr == nil || ctx.Err() != nil {
 		return nil // ended by the reboot that is under way
 	}
-	say("%v; rebooting", err)
-	softReboot()
+	announce("%v; rebooting", err)
+	reboot()
 	return err
 }
 
-// notifyBootup tells the server that this node is up, and keeps telling it. It
-// returns when the server cannot be told any more.
-func notifyBootup(ctx context.Context, server netip.AddrPort, sshd string) error {
-	for !answers(ctx, sshd) {
+// notifier tells the server that this node is up, and keeps telling it.
+type notifier struct {
+	server netip.AddrPort
+	sshd   string        // address of the local ssh server
+	pause  time.Duration // before it tries again
+}
+
+// run returns when the node must reboot: the server could not be told, or the
+// connection on which it was told has ended, which is how the server sees a node go.
+func (n *notifier) run(ctx context.Context) error {
+	for !answers(ctx, n.sshd) {
 		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
@@ -72,17 +87,16 @@ func notifyBootup(ctx context.Context, server netip.AddrPort, sshd string) error
 	}
 	os.Remove("/run/nologin")
 	writeUptime("/run/uptime-ready")
-	failures := 0
-	for {
-		told, err := keepNotifying(ctx, server)
-		if told {
-			failures = 0
+	for failures := 0; ; {
+		told, err := n.keep(ctx)
+		if told || ctx.Err() != nil {
+			return err
 		}
-		if failures++; failures > notifyRetries || ctx.Err() != nil {
+		if failures++; failures > notifyRetries {
 			return fmt.Errorf("cannot notify the server that this node is up: %w", err)
 		}
 		say("%v; trying again", err)
-		if err := pause(ctx, notifyPause); err != nil {
+		if err := pause(ctx, n.pause); err != nil {
 			return err
 		}
 	}
@@ -104,10 +118,10 @@ func answers(ctx context.Context, address string) bool {
 	return n == 1 && err == nil
 }
 
-// keepNotifying holds one notification connection until it breaks; told is true once
-// the server has answered.
-func keepNotifying(ctx context.Context, server netip.AddrPort) (told bool, err error) {
-	conn, err := dial(ctx, server.Addr(), server.Port())
+// keep holds one notification connection until it breaks; told is true once the
+// server has answered.
+func (n *notifier) keep(ctx context.Context) (told bool, err error) {
+	conn, err := dial(ctx, n.server.Addr(), n.server.Port())
 	if err != nil {
 		return false, err
 	}
@@ -183,23 +197,46 @@ const (
 	scriptGrace = 30 * time.Second
 )
 
-// softReboot restarts the node: a physical node by the image's own script if it has
-// one (it may use kexec), any other at once.
-func softReboot() {
-	for _, script := range []string{"/bin/walt-network-reboot", "/bin/walt-reboot"} {
-		if isVirtual() || !executable(script) {
-			continue
-		}
-		if f, err := os.Create(rebooting); err == nil {
-			f.Close()
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), scriptLimit)
-		err := exec.CommandContext(ctx, script).Run()
-		cancel()
-		if err == nil {
-			time.Sleep(scriptGrace) // the script has asked for the reboot; force it if it does not come
-		}
-		break
+// rebootScript returns the image's own way to reboot, which may use kexec; "" if
+// there is none or this is a virtual node, which boots fast enough.
+func rebootScript() string {
+	if isVirtual() {
+		return ""
 	}
-	rebootNow()
+	for _, script := range []string{"/bin/walt-network-reboot", "/bin/walt-reboot"} {
+		if _, err := os.Stat(script); err == nil {
+			return script
+		}
+	}
+	return ""
+}
+
+// rebootable tells why a request to reboot must be refused.
+func rebootable() error {
+	if script := rebootScript(); script != "" && !executable(script) {
+		return fmt.Errorf("%s is not executable on image", script)
+	}
+	return nil
+}
+
+// softReboot restarts the node, by the image's script if there is one. The script
+// has its time, then the restart is forced, whatever it hangs on.
+func softReboot() {
+	defer rebootNow()
+	script := rebootScript()
+	if script == "" {
+		return
+	}
+	if f, err := os.Create(rebooting); err == nil {
+		f.Close()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- exec.Command(script).Run() }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			time.Sleep(scriptGrace) // it has asked for the restart, which is on its way
+		}
+	case <-time.After(scriptLimit):
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,12 +29,34 @@ func rebootNow() {
 	}
 }
 
-// giveUp ends a boot that cannot go on: the reason stays readable for five seconds,
-// then the machine restarts.
+// giveUp ends a boot that cannot go on: the reason stays readable for five seconds
+// on every console, then the machine restarts.
 func giveUp(err error) {
-	say("boot failed: %v", err)
-	say("rebooting in 5 seconds")
+	announce("boot failed: %v", err)
+	announce("rebooting in 5 seconds")
 	time.Sleep(5 * time.Second)
 	rebootNow()
 	select {} // PID 1 must not return while the kernel restarts
+}
+
+// announce says a line on every console of the kernel, not only on the last one that
+// its command line names.
+func announce(format string, args ...any) {
+	say(format, args...)
+	active, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		return
+	}
+	consoles := strings.Fields(string(active))
+	for i, name := range consoles {
+		if i == len(consoles)-1 {
+			return // that is where say wrote
+		}
+		f, err := os.OpenFile("/dev/"+name, os.O_WRONLY|unix.O_NOCTTY, 0)
+		if err != nil {
+			continue
+		}
+		fmt.Fprintf(f, "walt-node: "+format+"\r\n", args...)
+		f.Close()
+	}
 }

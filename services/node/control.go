@@ -25,7 +25,8 @@ const (
 
 // control serves the requests of the server.
 type control struct {
-	reboot func()
+	reboot   func()
+	bootable func() error // tells why a reboot is impossible
 }
 
 // serve accepts connections until the listener fails or ctx ends.
@@ -34,8 +35,15 @@ func (c *control) serve(ctx context.Context, listener net.Listener) error {
 	slots := make(chan struct{}, maxControlPeers)
 	for {
 		conn, err := listener.Accept()
-		if err != nil {
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("cannot accept control requests: %w", errors.Join(err, ctx.Err()))
+		}
+		if err != nil { // as "too many open files", which is no reason to reboot
+			say("cannot accept a control request: %v", err)
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case slots <- struct{}{}:
@@ -90,6 +98,10 @@ func (c *control) converse(ctx context.Context, conn net.Conn) (reboot bool) {
 			fmt.Fprint(conn, "OK Closing on my side.\n")
 			return false
 		case "REBOOT":
+			if err := c.bootable(); err != nil {
+				fmt.Fprintf(conn, "KO %v\n", err)
+				break
+			}
 			fmt.Fprint(conn, "OK\n")
 			return true
 		default:

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -276,5 +275,3 @@ func writeUptime(path string) {
 	defer f.Close()
 	fmt.Fprintf(f, "%d\n", int64(info.Uptime))
 }
-
-const clockLimit = 3 * time.Second

@@ -24,13 +24,13 @@ func bootInitramfs(ctx context.Context, args []string) error {
 	if os.Getpid() != 1 {
 		return errors.New("cannot run: this is /init of an initramfs, which only the kernel starts")
 	}
-	if err := initramfs(ctx); err != nil {
+	if err := initramfs(ctx, args); err != nil {
 		giveUp(err)
 	}
 	return nil
 }
 
-func initramfs(ctx context.Context) error {
+func initramfs(ctx context.Context, args []string) error {
 	if err := mountKernelFS(); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func initramfs(ctx context.Context) error {
 	if init == "" {
 		init = "/sbin/init"
 	}
-	return switchRoot(root, init)
+	return switchRoot(root, init, args)
 }
 
 // kernelFS are the file systems of the kernel itself.
@@ -187,8 +187,9 @@ func waitCarrier(ctx context.Context, name string) {
 	say("%s has no carrier; going on", name)
 }
 
-// switchRoot frees the initramfs, makes root the root and becomes its init program.
-func switchRoot(root, init string) error {
+// switchRoot frees the initramfs, makes root the root and becomes its init program,
+// with the arguments that the kernel gave this one.
+func switchRoot(root, init string, args []string) error {
 	entries, err := os.ReadDir("/")
 	if err != nil {
 		return fmt.Errorf("cannot list the initramfs: %w", err)
@@ -208,7 +209,7 @@ func switchRoot(root, init string) error {
 	if err := moveToRoot(root); err != nil {
 		return err
 	}
-	return fmt.Errorf("cannot execute %s of the image: %w", init, unix.Exec(init, []string{init}, os.Environ()))
+	return fmt.Errorf("cannot execute %s of the image: %w", init, unix.Exec(init, append([]string{init}, args...), os.Environ()))
 }
 
 // moveToRoot makes a mounted folder the root of this process and of those it starts.

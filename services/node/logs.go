@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // logsFIFO exists where an image runs walt-logs-daemon, which then owns the
@@ -86,7 +88,7 @@ func logEcho(ctx context.Context, args []string) error {
 		return errors.New("usage: walt-log-echo [--timestamp SECONDS] STREAM WORDS")
 	}
 	stream, text := args[0], strings.Join(args[1:], " ")
-	if done, err := echoByFIFO(stamp, stream, text); done {
+	if done, err := echoByFIFO(logsFIFO, stamp, stream, text); done {
 		return err
 	}
 	server, err := findServer()
@@ -103,13 +105,17 @@ func logEcho(ctx context.Context, args []string) error {
 	return errors.Join(l.line(text), l.close())
 }
 
-// echoByFIFO hands a line to walt-logs-daemon if it runs.
-func echoByFIFO(stamp, stream, text string) (done bool, err error) {
-	f, err := os.OpenFile(logsFIFO, os.O_WRONLY, 0)
+// echoByFIFO hands a line to walt-logs-daemon if it runs: without a reader the FIFO
+// cannot be opened in this way.
+func echoByFIFO(fifo, stamp, stream, text string) (done bool, err error) {
+	f, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false, nil
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return false, nil
+	}
 	message := fmt.Sprintf("LOG %s %s\n", stream, text)
 	if stamp != "" {
 		message = fmt.Sprintf("TSLOG %s %s %s\n", stamp, stream, text)
@@ -157,7 +163,12 @@ func copyLog(ctx context.Context, args []string, echo io.Writer) error {
 	if err != nil {
 		return err
 	}
-	lines := bufio.NewReader(os.Stdin)
+	return l.copy(os.Stdin, echo, mode)
+}
+
+// copy logs the lines of in, which it repeats on echo, and closes the stream.
+func (l *logStream) copy(in io.Reader, echo io.Writer, mode stampMode) error {
+	lines := bufio.NewReader(in)
 	for {
 		text, err := lines.ReadString('\n')
 		if text != "" {

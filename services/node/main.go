@@ -10,11 +10,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"github.com/waltos/waltos/services/kmod"
 )
 
 // roles maps the base name of argument 0 to what it runs.
@@ -32,7 +37,15 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"walt-clock-sync":           syncClock,
 	"walt-report-lldp-neighbor": reportNeighbor,
 	"walt-tar-send":             sendTar,
+	"walt-dump-diff-tar":        dumpDiff,
+	"walt-timeout":              runTimed,
+	"modprobe":                  func(_ context.Context, args []string) error { return kmod.Modprobe(args) },
 }
+
+const (
+	exitGrace      = 300 * time.Millisecond
+	exitTerminated = 3 // walt-rpc's status on TERM, which scripts test
+)
 
 func main() {
 	role := filepath.Base(os.Args[0])
@@ -41,15 +54,27 @@ func main() {
 		fmt.Fprintf(os.Stderr, "walt-node: %q is not a role of this program\n", role)
 		os.Exit(2)
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
+	ctx := context.Background()
+	if os.Getpid() != 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+		defer cancel()
+		context.AfterFunc(ctx, func() {
+			time.Sleep(exitGrace) // for what cannot be interrupted, as a read of a terminal
+			os.Exit(exitTerminated)
+		})
+	}
 	err := run(ctx, os.Args[1:])
 	if err == nil {
 		return
 	}
+	var status *exec.ExitError
+	if errors.As(err, &status) && status.Exited() { // walt-timeout: the command has said why
+		os.Exit(status.ExitCode())
+	}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
 	if ctx.Err() != nil {
-		os.Exit(3) // walt-rpc's status on TERM, which scripts test
+		os.Exit(exitTerminated)
 	}
 	os.Exit(1)
 }

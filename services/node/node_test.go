@@ -10,11 +10,21 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/daemon/hub"
+	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/node/layout"
+	"github.com/waltos/waltos/services/wire/pickle"
 )
 
 const kernelLine = "initrd=initrd root=/dev/nfs nfsroot=192.168.152.1:/var/lib/walt/nodes/52:54:00:aa:bb:cc/fs,ro,vers=3,nolock,nocto" +
@@ -90,7 +100,7 @@ func listen(t *testing.T) net.Listener {
 func TestControlService(t *testing.T) {
 	l := listen(t)
 	rebooted := make(chan struct{}, 1)
-	c := &control{reboot: func() { rebooted <- struct{}{} }}
+	c := &control{reboot: func() { rebooted <- struct{}{} }, bootable: func() error { return nil }}
 	go c.serve(t.Context(), l)
 	for name, exchange := range map[string]struct{ send, want string }{
 		"ping":        {"MODE single\nPING\n", "OK\n"},
@@ -129,9 +139,23 @@ func TestControlService(t *testing.T) {
 	}
 }
 
-// The server sees the request, then newlines; when it goes away, the node tries
-// again, then gives up.
-func TestNotifyBootup(t *testing.T) {
+func TestControlServiceRefusesAnImpossibleReboot(t *testing.T) {
+	l := listen(t)
+	c := &control{reboot: func() { t.Error("it reboots") }, bootable: func() error { return errors.New("/bin/walt-reboot is not executable on image") }}
+	go c.serve(t.Context(), l)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "MODE single\nREBOOT\n")
+	if got, err := io.ReadAll(conn); string(got) != "KO /bin/walt-reboot is not executable on image\n" || err != nil {
+		t.Errorf("answer is %q, %v", got, err)
+	}
+}
+
+// sshServer greets whoever connects, as the local ssh server of a node does.
+func sshServer(t *testing.T) string {
 	ssh := listen(t)
 	go func() {
 		for {
@@ -143,17 +167,20 @@ func TestNotifyBootup(t *testing.T) {
 			conn.Close()
 		}
 	}()
+	return ssh.Addr().String()
+}
+
+// The server sees the request, then newlines; when the connection ends, the node does
+// not try again: it must reboot.
+func TestNotifyBootup(t *testing.T) {
 	server := listen(t)
-	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() {
-		ended <- notifyBootup(ctx, netip.MustParseAddrPort(server.Addr().String()), ssh.Addr().String())
-	}()
+	n := notifier{server: netip.MustParseAddrPort(server.Addr().String()), sshd: sshServer(t)}
+	go func() { ended <- n.run(t.Context()) }()
 	conn, err := server.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	lines := bufio.NewReader(conn)
 	if line, err := lines.ReadString('\n'); err != nil || line != "REQ_NOTIFY_BOOTUP_STATUS\n" {
 		t.Fatalf("request is %q, %v", line, err)
@@ -162,60 +189,90 @@ func TestNotifyBootup(t *testing.T) {
 	if b, err := lines.ReadByte(); err != nil || b != '\n' {
 		t.Fatalf("first byte is %q, %v", b, err)
 	}
-	cancel()
-	select {
-	case err := <-ended:
-		if err == nil {
-			t.Error("the notification ended without a reason")
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("the notification did not end with its context")
+	conn.Close()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "connection ended") {
+		t.Errorf("ended with %v", err)
 	}
 }
 
-func TestLogStreamEndsOnceTheServerHasRead(t *testing.T) {
+func TestNotifyBootupTriesThreeTimes(t *testing.T) {
 	server := listen(t)
-	received := make(chan string, 1)
-	go func() {
+	ended := make(chan error, 1)
+	n := notifier{server: netip.MustParseAddrPort(server.Addr().String()), sshd: sshServer(t)}
+	go func() { ended <- n.run(t.Context()) }()
+	for range 1 + notifyRetries {
 		conn, err := server.Accept()
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		defer conn.Close()
-		var all bytes.Buffer
-		for lines := bufio.NewScanner(conn); lines.Scan(); {
-			all.WriteString(lines.Text() + "|")
-			if lines.Text() == "CLOSE" {
-				break
-			}
-		}
-		received <- all.String()
-	}()
-	addr := netip.MustParseAddrPort(server.Addr().String())
-	conn, err := net.Dial("tcp", addr.String())
+		conn.Close() // without OK
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "cannot notify") {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestNotifyBootupEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	server := listen(t)
+	ended := make(chan error, 1)
+	n := notifier{server: netip.MustParseAddrPort(server.Addr().String()), sshd: sshServer(t), pause: time.Hour}
+	go func() { ended <- n.run(ctx) }()
+	conn, err := server.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &logStream{conn: conn}
-	if err := errors.Join(l.line("one"), l.line("two"), l.close()); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-received; got != "one|two|CLOSE|" {
-		t.Errorf("the server read %q", got)
+	defer conn.Close()
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("ended without a reason")
 	}
 }
 
-func TestResult(t *testing.T) {
-	for reply, want := range map[string]string{"('RESULT', 1718000000)": "1718000000", "('RESULT', None)": "None", "('RESULT', ('a', 1))": "('a', 1)"} {
-		if got, err := result(reply); err != nil || got != want {
-			t.Errorf("result of %s is %q, %v", reply, got, err)
+func TestLogCopyEndsOnceTheServerHasRead(t *testing.T) {
+	for _, mode := range []stampMode{stampServer, stampLocal} {
+		server := listen(t)
+		received := make(chan []string, 1)
+		go func() {
+			conn, err := server.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			var all []string
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				all = append(all, lines.Text())
+				if lines.Text() == "CLOSE" {
+					break
+				}
+			}
+			received <- all
+		}()
+		conn, err := net.Dial("tcp", server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, err := result("('EXCEPTION', 'no such method')"); err == nil || err.Error() != "no such method" {
-		t.Errorf("exception is %v", err)
-	}
-	if _, err := result("hello"); err == nil {
-		t.Error("nonsense is a result")
+		var echo bytes.Buffer
+		if err := (&logStream{conn: conn}).copy(strings.NewReader("one\ntwo, unfinished"), &echo, mode); err != nil {
+			t.Fatal(err)
+		}
+		if echo.String() != "one\ntwo, unfinished\n" {
+			t.Errorf("echo is %q", echo.String())
+		}
+		want := []string{"one", "two, unfinished", "CLOSE"}
+		got := <-received
+		if mode == stampLocal {
+			for i, line := range got[:2] {
+				stamp, text, _ := strings.Cut(line, " ")
+				if seconds, err := strconv.ParseFloat(stamp, 64); err != nil || seconds < 1e9 {
+					t.Errorf("line %q has no stamp", line)
+				}
+				got[i] = text
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the server read %q", got)
+		}
 	}
 }
 
@@ -275,8 +332,161 @@ func TestTarHasOneTopEntry(t *testing.T) {
 	}
 }
 
-func TestPythonString(t *testing.T) {
-	if got, want := pythonString("it's\\\n"), `'it\'s\\\x0a'`; got != want {
-		t.Errorf("got %s, want %s", got, want)
+// nodeAPI is a server-main that knows what nodes call.
+type nodeAPI struct{}
+
+func (nodeAPI) Call(_ context.Context, s *session.Session, method string, args pickle.Tuple, _ *pickle.Dict) (any, error) {
+	if s.API != "NSAPI" {
+		return nil, errors.New("not called by a node")
+	}
+	switch method {
+	case "sync_clock":
+		return 1718000000, nil
+	case "report_lldp_neighbor":
+		return pickle.Tuple{"it's", args}, nil
+	}
+	return nil, errors.New("no such method")
+}
+
+// TestRPC calls through the real server-hub.
+func TestRPC(t *testing.T) {
+	sockets := t.TempDir()
+	main, err := net.Listen("unix", filepath.Join(sockets, "main.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	h := hub.New(hub.Config{MainSocket: filepath.Join(sockets, "main.sock"), Access: hub.Open})
+	var running sync.WaitGroup
+	running.Go(func() { session.Serve(ctx, main, nodeAPI{}) })
+	running.Go(func() { h.Serve(ctx, l) })
+	defer func() { cancel(); running.Wait(); h.Close() }()
+
+	server := netip.MustParseAddrPort(l.Addr().String())
+	if v, err := call(t.Context(), server, time.Minute, "sync_clock"); v != int64(1718000000) || err != nil {
+		t.Errorf("sync_clock is %v, %v", v, err)
+	}
+	got, err := callText(t.Context(), server, "report_lldp_neighbor", []string{`'aa:bb:cc:dd:ee:ff'`, `"g1"`})
+	if want := `("it's", ('aa:bb:cc:dd:ee:ff', 'g1'))`; got != want || err != nil {
+		t.Errorf("result is %s, %v; want %s", got, err, want)
+	}
+	if _, err := callText(t.Context(), server, "format", nil); err == nil || err.Error() != "no such method" {
+		t.Errorf("exception is %v", err)
+	}
+	if _, err := callText(t.Context(), server, "format", []string{"os.getpid()"}); err == nil || !strings.Contains(err.Error(), "argument 1") {
+		t.Errorf("an argument that is no literal: %v", err)
+	}
+}
+
+func TestEchoByFIFO(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "logs.fifo")
+	if done, _ := echoByFIFO(fifo, "", "s", "text"); done {
+		t.Error("done without FIFO")
+	}
+	if err := unix.Mkfifo(fifo, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if done, _ := echoByFIFO(fifo, "", "s", "text"); done {
+		t.Error("done without a reader, as one left by a previous run")
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	lines := bufio.NewReader(reader)
+	for stamp, want := range map[string]string{"": "LOG s text\n", "12.5": "TSLOG 12.5 s text\n"} {
+		if done, err := echoByFIFO(fifo, stamp, "s", "text"); !done || err != nil {
+			t.Errorf("not done: %v", err)
+		}
+		if got, err := lines.ReadString('\n'); got != want || err != nil {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+func TestDiffHoldsWhatChanged(t *testing.T) {
+	upper := t.TempDir()
+	write := func(name string) {
+		path := filepath.Join(upper, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"etc/app/new.conf", "var/log/x", "etc/machine-id", "bin/walt-env", "bin/_walt_internal_/x", "run/a.lock", "root/file"} {
+		write(name)
+	}
+	if err := os.Symlink("new.conf", filepath.Join(upper, "etc/app/link")); err != nil {
+		t.Fatal(err)
+	}
+	names := func(since time.Time) []string {
+		var out bytes.Buffer
+		if err := writeDiff(&out, upper, since); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for archive := tar.NewReader(&out); ; {
+			header, err := archive.Next()
+			if err == io.EOF {
+				return names
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, header.Name)
+		}
+	}
+	want := []string{"./bin", "./etc", "./etc/app", "./etc/app/link", "./etc/app/new.conf", "./root", "./root/file", "./run", "./var", "./var/log"}
+	if got := names(time.Now().Add(-time.Hour)); !slices.Equal(got, want) {
+		t.Errorf("entries are %q, want %q", got, want)
+	}
+	if got := names(time.Now().Add(time.Hour)); got != nil {
+		t.Errorf("entries are %q although nothing changed", got)
+	}
+	// Only one file is newer than the others: its folders come with it.
+	var latest unix.Stat_t
+	for { // until the clock of the file system has moved
+		write("etc/app/new.conf")
+		var other unix.Stat_t
+		if err := errors.Join(unix.Stat(filepath.Join(upper, "etc/app/new.conf"), &latest), unix.Stat(filepath.Join(upper, "etc/app"), &other)); err != nil {
+			t.Fatal(err)
+		}
+		if latest.Mtim != other.Mtim && latest.Ctim != other.Ctim {
+			break
+		}
+	}
+	if got := names(time.Unix(latest.Mtim.Unix())); !slices.Equal(got, []string{"./etc", "./etc/app", "./etc/app/new.conf"}) {
+		t.Errorf("entries are %q", got)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	if err := runTimed(t.Context(), []string{"60", "true"}); err != nil {
+		t.Error(err)
+	}
+	var status *exec.ExitError
+	if err := runTimed(t.Context(), []string{"60", "sh", "-c", "exit 7"}); !errors.As(err, &status) || status.ExitCode() != 7 {
+		t.Errorf("status 7: %v", err)
+	}
+	if err := runTimed(t.Context(), []string{"0", "sleep", "60"}); err == nil || !strings.Contains(err.Error(), "did not end") {
+		t.Errorf("too long: %v", err)
+	}
+	for _, args := range [][]string{nil, {"1"}, {"x", "true"}, {"-1", "true"}} {
+		if err := runTimed(t.Context(), args); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+func TestEveryLinkIsARole(t *testing.T) {
+	for _, path := range append([]string{layout.Program}, layout.Links...) {
+		if roles[filepath.Base(path)] == nil {
+			t.Errorf("%s has no role", path)
+		}
 	}
 }

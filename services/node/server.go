@@ -1,21 +1,21 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/node/layout"
+	"github.com/waltos/waltos/services/wire/client"
+	"github.com/waltos/waltos/services/wire/literal"
+	"github.com/waltos/waltos/services/wire/rpc"
 )
 
 // Ports of the server (node-protocols.md section 1.1).
@@ -25,10 +25,9 @@ const (
 )
 
 const (
-	dialLimit = 5 * time.Second
-	callLimit = 30 * time.Second
-	// maxReply bounds a line that the server answers, in bytes.
-	maxReply = 1 << 20
+	dialLimit  = 5 * time.Second
+	callLimit  = 30 * time.Second
+	clockLimit = 3 * time.Second
 )
 
 // findServer returns the address of the WalT server: from the environment file that
@@ -71,47 +70,16 @@ func dial(ctx context.Context, server netip.Addr, port uint16) (net.Conn, error)
 	return conn, nil
 }
 
-// call makes one call of the node API (NSAPI) and returns the literal of its result.
-// The arguments are Python literals.
-func call(ctx context.Context, server netip.Addr, limit time.Duration, method string, args ...string) (string, error) {
-	conn, err := dial(ctx, server, apiPort)
+// call makes one call of the node API (NSAPI).
+func call(ctx context.Context, server netip.AddrPort, limit time.Duration, method string, args ...any) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	s, err := client.Dial(ctx, server.String(), client.Options{API: "NSAPI", Mode: rpc.Lines})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
-		return "", err
-	}
-	tuple := "("
-	for _, arg := range args {
-		tuple += " " + arg + ","
-	}
-	_, err = fmt.Fprintf(conn, "REQ_API_SESSION\nNSAPI\n('API_CALL', '%s', %s), {})\n", method, tuple)
-	if err != nil {
-		return "", fmt.Errorf("cannot call %s: %w", method, err)
-	}
-	replies := bufio.NewReader(io.LimitReader(conn, maxReply))
-	if _, err := replies.ReadString('\n'); err != nil { // the version of the server
-		return "", fmt.Errorf("cannot call %s: %w", method, err)
-	}
-	reply, err := replies.ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("cannot read the answer to %s: %w", method, err)
-	}
-	fmt.Fprint(conn, "('CLOSE',)\n")
-	return result(strings.TrimSpace(reply))
-}
-
-// result takes the value out of the literal of a RESULT tuple.
-func result(reply string) (string, error) {
-	if value, ok := strings.CutPrefix(reply, "('RESULT', "); ok && strings.HasSuffix(value, ")") {
-		return strings.TrimSuffix(value, ")"), nil
-	}
-	if text, ok := strings.CutPrefix(reply, "('EXCEPTION', "); ok {
-		return "", errors.New(strings.Trim(strings.TrimSuffix(text, ")"), `'"`))
-	}
-	return "", fmt.Errorf("cannot understand the answer %.100q", reply)
+	defer s.Close()
+	return s.Call(ctx, method, args...)
 }
 
 // callServer is walt-rpc METHOD [LITERAL...].
@@ -123,12 +91,28 @@ func callServer(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	value, err := call(ctx, server, callLimit, args[0], args[1:]...)
+	text, err := callText(ctx, netip.AddrPortFrom(server, apiPort), args[0], args[1:])
 	if err != nil {
 		return err
 	}
-	fmt.Println(value)
+	fmt.Println(text)
 	return nil
+}
+
+// callText makes a call whose arguments and result are Python literals.
+func callText(ctx context.Context, server netip.AddrPort, method string, args []string) (string, error) {
+	values := make([]any, len(args))
+	for i, text := range args {
+		var err error
+		if values[i], err = literal.Parse(text); err != nil {
+			return "", fmt.Errorf("argument %d: %w", i+1, err)
+		}
+	}
+	v, err := call(ctx, server, callLimit, method, values...)
+	if err != nil {
+		return "", err
+	}
+	return literal.Format(v)
 }
 
 // reportNeighbor is walt-report-lldp-neighbor SWITCH-MAC PORT-LABEL.
@@ -140,27 +124,8 @@ func reportNeighbor(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = call(ctx, server, callLimit, "report_lldp_neighbor", pythonString(args[0]), pythonString(args[1]))
+	_, err = call(ctx, netip.AddrPortFrom(server, apiPort), callLimit, "report_lldp_neighbor", args[0], args[1])
 	return err
-}
-
-// pythonString writes a Python string literal.
-func pythonString(s string) string {
-	var b strings.Builder
-	b.WriteByte('\'')
-	for _, r := range s {
-		switch {
-		case r == '\'' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < ' ' || r == 0x7f:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('\'')
-	return b.String()
 }
 
 // syncClock is walt-clock-sync.
@@ -175,13 +140,13 @@ func syncClock(ctx context.Context, _ []string) error {
 // syncClockWith sets the clock to the second that the server names: it answers right
 // when that second begins.
 func syncClockWith(ctx context.Context, server netip.Addr) error {
-	value, err := call(ctx, server, clockLimit, "sync_clock")
+	value, err := call(ctx, netip.AddrPortFrom(server, apiPort), clockLimit, "sync_clock")
 	if err != nil {
 		return fmt.Errorf("cannot synchronise the clock: %w", err)
 	}
-	seconds, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || seconds <= 0 {
-		return fmt.Errorf("cannot synchronise the clock: the server answered %q", value)
+	seconds, ok := value.(int64)
+	if !ok || seconds <= 0 {
+		return fmt.Errorf("cannot synchronise the clock: the server answered %v", value)
 	}
 	if err := unix.Settimeofday(&unix.Timeval{Sec: seconds}); err != nil {
 		return fmt.Errorf("cannot set the clock: %w", err)

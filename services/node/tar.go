@@ -74,7 +74,19 @@ func addToTar(archive *tar.Writer, file, name string) error {
 		return err
 	}
 	defer f.Close()
-	// A file that grows while it is read is cut at the size announced.
-	_, err = io.Copy(archive, io.LimitReader(f, header.Size))
+	// A file may change while it is read: it is cut, or filled with zeroes, to the size
+	// announced, as GNU tar does.
+	n, err := io.Copy(archive, io.LimitReader(f, header.Size))
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(archive, zeroes{}, header.Size-n)
 	return err
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

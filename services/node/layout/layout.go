@@ -23,6 +23,8 @@ var Links = []string{
 	"/bin/_walt_internal_/walt-rpc",
 	"/bin/_walt_internal_/walt-clock-sync",
 	"/bin/_walt_internal_/walt-tar-send",
+	"/bin/_walt_internal_/walt-dump-diff-tar",
+	"/bin/_walt_internal_/walt-timeout",
 }
 
 // Variables of the environment file, in its order.
