@@ -1,11 +1,9 @@
 package kmod
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -18,84 +16,97 @@ import (
 // The file (27,000 patterns on a general kernel) is read through at each call and
 // never held: all names of a cold plug are given in one call.
 func (c *Catalog) Match(names []string) (map[string][]string, error) {
-	f, err := c.fsys.Open("modules.alias")
+	data, err := fs.ReadFile(c.fsys, "modules.alias")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read module index: %w", err)
 	}
-	defer f.Close()
-	found, err := matchAliases(f, names)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read module index modules.alias: %w", err)
+	return matchAliases(data, names), nil
+}
+
+// keyLength is how many literal bytes of a pattern select the names to try: with 200
+// names and 27,000 patterns, comparing all with all would take a second of the boot.
+const keyLength = 3
+
+// keyOf returns what a pattern and every name that it matches have in common; open
+// tells that the pattern has a wildcard before that.
+func keyOf(pattern []byte) (key [keyLength]byte, open bool) {
+	if len(pattern) < keyLength {
+		return key, true
 	}
-	return found, nil
+	for i := range key {
+		switch b := pattern[i]; b {
+		case '*', '?', '[':
+			return key, true
+		case '-':
+			key[i] = '_'
+		default:
+			key[i] = b
+		}
+	}
+	return key, false
 }
 
 // matchAliases reads "alias PATTERN MODULE" lines.
-func matchAliases(r io.Reader, names []string) (map[string][]string, error) {
-	// Names by their first bytes keep the comparisons of 27,000 patterns with 200 names
-	// few.
-	byKey := map[string][]string{}
-	normalised := map[string][]string{}
+func matchAliases(data []byte, names []string) map[string][]string {
+	given := map[string][]string{} // by normalised name
+	byKey := map[[keyLength]byte][]string{}
 	var distinct []string
 	for _, name := range names {
 		n := underscored(name)
-		if len(normalised[n]) == 0 {
+		if len(given[n]) == 0 {
 			distinct = append(distinct, n)
-			byKey[n[:min(len(n), keyLength)]] = append(byKey[n[:min(len(n), keyLength)]], n)
+			var key [keyLength]byte
+			copy(key[:], n)
+			byKey[key] = append(byKey[key], n)
 		}
-		if !slices.Contains(normalised[n], name) {
-			normalised[n] = append(normalised[n], name)
+		if !slices.Contains(given[n], name) {
+			given[n] = append(given[n], name)
 		}
 	}
 	found := map[string][]string{}
-	scanner := bufio.NewScanner(r)
-	scanner.Buffer(make([]byte, 4096), maxLine)
-	for scanner.Scan() {
-		rest, ok := bytes.CutPrefix(scanner.Bytes(), []byte("alias "))
+	for line := range bytes.Lines(data) {
+		rest, ok := bytes.CutPrefix(line, []byte("alias "))
 		if !ok {
 			continue
 		}
-		// A pattern may hold spaces (DMI names), a module name never does.
-		i := bytes.LastIndexByte(rest, ' ')
-		if i <= 0 {
-			continue
-		}
 		candidates := distinct
-		if k, ok := key(rest[:i]); ok {
-			candidates = byKey[k]
+		if key, open := keyOf(rest); !open {
+			candidates = byKey[key]
 		}
 		if len(candidates) == 0 {
 			continue
 		}
-		pattern := underscored(string(rest[:i]))
+		// A pattern may hold spaces (DMI names), a module name never does.
+		rest = bytes.TrimRight(rest, "\r\n")
+		i := bytes.LastIndexByte(rest, ' ')
+		if i <= 0 {
+			continue
+		}
+		pattern := rest[:i]
+		if bytes.IndexByte(pattern, '-') >= 0 {
+			pattern = []byte(underscored(string(pattern)))
+		}
+		literal := pattern
+		if j := bytes.IndexAny(pattern, "*?["); j >= 0 {
+			literal = pattern[:j]
+		}
 		for _, name := range candidates {
-			if !glob(pattern, name) {
+			// Most differ early, and comparing bytes is far faster than matching.
+			if len(name) < len(literal) || name[:len(literal)] != string(literal) || !glob(string(pattern), name) {
 				continue
 			}
 			module := Normalize(string(rest[i+1:]))
-			for _, given := range normalised[name] {
-				if !slices.Contains(found[given], module) {
-					found[given] = append(found[given], module)
+			for _, original := range given[name] {
+				if !slices.Contains(found[original], module) {
+					found[original] = append(found[original], module)
 				}
 			}
 		}
 	}
-	return found, scanner.Err()
-}
-
-// keyLength is how many literal bytes of a pattern select the names to try.
-const keyLength = 3
-
-// key returns what a pattern and every name that it matches have in common, or false
-// for a pattern that is open before that.
-func key(pattern []byte) (string, bool) {
-	if len(pattern) < keyLength || bytes.ContainsAny(pattern[:keyLength], "*?[") {
-		return "", false
-	}
-	return underscored(string(pattern[:keyLength])), true
+	return found
 }
 
 // underscored replaces dashes by underscores outside of brackets, as depmod does.

@@ -20,17 +20,22 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 )
 
 // maxLine bounds a line of an index; the longest known line of modules.dep is 1.5 kB.
 const maxLine = 64 << 10
 
-// Catalog is the content of one module folder. It is not changed after [Open].
+// Catalog is the content of one module folder. It may be used from any goroutine.
 type Catalog struct {
 	fsys    fs.FS
 	modules map[string]dependency // by normalised name
 	builtin map[string]bool
 	soft    map[string]SoftDependency
+
+	once     sync.Once
+	aliases  map[string][]string // of soft dependencies
+	aliasErr error
 }
 
 // dependency is one line of modules.dep: paths relative to the module folder.
@@ -113,18 +118,23 @@ type Step struct {
 // dependency is not.
 func (c *Catalog) Closure(names ...string) ([]Step, error) {
 	w := walk{catalog: c, at: map[string]int{}, entered: map[string]bool{}}
-	var aliased []string
+	var aliases []string
 	for _, name := range names {
-		if c.known(name) {
-			continue
+		if !c.known(name) {
+			aliases = append(aliases, name)
 		}
-		aliased = append(aliased, name)
 	}
-	if err := w.lookUp(aliased); err != nil {
-		return nil, err
+	if len(aliases) > 0 {
+		var err error
+		if w.aliases, err = c.Match(aliases); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range names {
-		targets := w.resolve(name)
+		targets := w.aliases[name]
+		if c.known(name) {
+			targets = []string{Normalize(name)}
+		}
 		if len(targets) == 0 {
 			return nil, fmt.Errorf("cannot find module %q: neither a module nor an alias", name)
 		}
@@ -144,36 +154,52 @@ func (c *Catalog) known(name string) bool {
 
 type walk struct {
 	catalog *Catalog
-	aliases map[string][]string // what lookUp found
+	aliases map[string][]string // of the names asked for
 	at      map[string]int      // index in steps by name
 	entered map[string]bool
 	steps   []Step
 }
 
-// lookUp reads modules.alias once for all the names, and for the soft dependencies
-// that are no module names; these are few in the whole file.
-func (w *walk) lookUp(names []string) error {
-	for _, soft := range w.catalog.soft {
-		for _, name := range slices.Concat(soft.Pre, soft.Post) {
-			if !w.catalog.known(name) {
-				names = append(names, name)
+// targets returns the modules that a soft dependency stands for, or nothing.
+func (w *walk) targets(name string) ([]string, error) {
+	if w.catalog.known(name) {
+		return []string{Normalize(name)}, nil
+	}
+	aliases, err := w.catalog.softAliases()
+	return aliases[name], err
+}
+
+// softAliases returns what those soft dependencies stand for that are no module names.
+// These are few in the whole folder, so all are looked up at the first need of one.
+func (c *Catalog) softAliases() (map[string][]string, error) {
+	c.once.Do(func() {
+		var names []string
+		for _, soft := range c.soft {
+			for _, name := range slices.Concat(soft.Pre, soft.Post) {
+				if !c.known(name) {
+					names = append(names, name)
+				}
+			}
+		}
+		c.aliases, c.aliasErr = c.Match(names)
+	})
+	return c.aliases, c.aliasErr
+}
+
+// visitSoft visits the modules of soft dependencies, as far as they exist.
+func (w *walk) visitSoft(names []string) error {
+	for _, name := range names {
+		targets, err := w.targets(name)
+		if err != nil {
+			return err
+		}
+		for _, target := range targets {
+			if err := w.visit(target, true); err != nil {
+				return err
 			}
 		}
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	var err error
-	w.aliases, err = w.catalog.Match(names)
-	return err
-}
-
-// resolve returns the modules that a name stands for, or nothing.
-func (w *walk) resolve(name string) []string {
-	if w.catalog.known(name) {
-		return []string{Normalize(name)}
-	}
-	return w.aliases[name]
+	return nil
 }
 
 func (w *walk) visit(name string, soft bool) error {
@@ -192,12 +218,8 @@ func (w *walk) visit(name string, soft bool) error {
 		return nil
 	}
 	w.entered[name] = true
-	for _, other := range w.catalog.soft[name].Pre {
-		for _, target := range w.resolve(other) {
-			if err := w.visit(target, true); err != nil {
-				return err
-			}
-		}
+	if err := w.visitSoft(w.catalog.soft[name].Pre); err != nil {
+		return err
 	}
 	// modules.dep lists what is nearest first; what is needed by all comes last.
 	for _, file := range slices.Backward(module.needs) {
@@ -207,12 +229,8 @@ func (w *walk) visit(name string, soft bool) error {
 	}
 	w.at[name] = len(w.steps)
 	w.steps = append(w.steps, Step{Name: name, Path: module.path, Soft: soft})
-	for _, other := range w.catalog.soft[name].Post {
-		for _, target := range w.resolve(other) {
-			if err := w.visit(target, true); err != nil {
-				return err
-			}
-		}
+	if err := w.visitSoft(w.catalog.soft[name].Post); err != nil {
+		return err
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package kmod
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -160,7 +161,7 @@ func FuzzIndexes(f *testing.F) {
 		}
 		_, _ = parseBuiltin(bytes.NewReader(data))
 		_, _ = parseSoftdep(bytes.NewReader(data))
-		_, _ = matchAliases(bytes.NewReader(data), []string{"pci:v1", "fs-ext4", "x", ""})
+		matchAliases(data, []string{"pci:v1", "fs-ext4", "x", ""})
 		// Whatever the four files say, a closure ends and names each module once.
 		file := &fstest.MapFile{Data: data}
 		c, err := Open(fstest.MapFS{"modules.dep": file, "modules.alias": file, "modules.softdep": file, "modules.builtin": {}})
@@ -183,4 +184,18 @@ func FuzzGlob(f *testing.F) {
 			t.Fatalf("%q does not match itself", name)
 		}
 	})
+}
+
+func BenchmarkMatch(b *testing.B) {
+	var text strings.Builder
+	for i := range 27000 {
+		fmt.Fprintf(&text, "alias pci:v%08Xd%08Xsv*sd*bc*sc*i* module%d\n", i%50, i, i)
+	}
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("pci:v%08Xd%08Xsv00001AF4sd00000001bc02sc00i00", i, i))
+	}
+	for b.Loop() {
+		matchAliases([]byte(text.String()), names)
+	}
 }
