@@ -22,7 +22,7 @@ import (
 // Program is a walt client ready to be run.
 type Program struct {
 	Argv []string // its first words
-	Env  []string // its environment; nil: that of this process
+	Env  []string // as "NAME=value": all of its environment but what is inherited
 }
 
 // Client is a user of a platform.
@@ -104,16 +104,16 @@ func (c Client) configure() error {
 	return os.WriteFile(file, data, 0o600)
 }
 
+// inherited are the variables a client gets from this process: what a terminal program
+// needs. The rest (PYTHON…, XDG_…, WALT_…) is the caller's account.
+var inherited = []string{"PATH", "TMPDIR", "TERM", "COLORTERM", "COLUMNS", "LINES", "EDITOR", "VISUAL", "PAGER"}
+
 func (c Client) environment() []string {
-	env := c.Program.Env
-	if env == nil {
-		env = os.Environ()
-	}
-	var kept []string
-	for _, variable := range env {
-		if name, _, _ := strings.Cut(variable, "="); name != "HOME" && name != "XDG_CONFIG_HOME" && !strings.HasPrefix(name, "WALT_") {
-			kept = append(kept, variable)
+	env := append([]string{"HOME=" + c.Home}, c.Program.Env...)
+	for _, name := range inherited {
+		if value, set := os.LookupEnv(name); set {
+			env = append(env, name+"="+value)
 		}
 	}
-	return append(kept, "HOME="+c.Home)
+	return env
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -13,8 +14,12 @@ import (
 // Program is a QEMU ready to be run.
 type Program struct {
 	Argv []string // the program, preceded by its loader if it needs one, and its first options
-	Env  []string // its environment; nil: that of this process
+	Env  []string // as "NAME=value": all of its environment but what is inherited
 }
+
+// inherited are the variables a QEMU gets from this process: it has no business with
+// others, some of which (LD_…, QEMU_…) would lead it elsewhere.
+var inherited = []string{"HOME", "PATH", "TMPDIR"}
 
 // command prepares to run the program with more arguments.
 func (p Program) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -22,7 +27,12 @@ func (p Program) command(ctx context.Context, args ...string) *exec.Cmd {
 		return &exec.Cmd{Err: errors.New("no QEMU program is given")}
 	}
 	cmd := exec.CommandContext(ctx, p.Argv[0], append(p.Argv[1:len(p.Argv):len(p.Argv)], args...)...)
-	cmd.Env = p.Env
+	cmd.Env = append([]string{}, p.Env...)
+	for _, name := range inherited {
+		if value, set := os.LookupEnv(name); set {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
 	// Its own group: a Ctrl-C for this program is not one for the machine, which
 	// is stopped in order, or dies with this program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
