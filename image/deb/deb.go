@@ -10,6 +10,7 @@ package deb
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -176,7 +177,8 @@ func newXZ(r io.Reader) (io.Reader, error) {
 			}
 		}
 	}
-	return xz.NewReader(io.MultiReader(bytes.NewReader(head), r))
+	// The decoder takes single bytes: unbuffered, that is a system call each.
+	return xz.NewReader(bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), r), 64<<10))
 }
 
 // bounded fails, instead of ending, when more than left bytes are read.

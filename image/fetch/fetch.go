@@ -7,6 +7,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -443,6 +444,8 @@ func (f *Fetcher) Decode(ctx context.Context, files []File) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	// The largest first, so that no processor is left alone with it in the end.
+	slices.SortFunc(missing, func(a, b File) int { return cmp.Compare(b.Size, a.Size) })
 	task := f.Progress.Begin(total, "decode %d packages", len(missing))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))

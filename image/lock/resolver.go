@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -167,12 +168,14 @@ func readIndex(u *debian.Universe, path, form, suite, architecture string) error
 		return err
 	}
 	defer f.Close()
-	var plain io.Reader = f
+	// The decoders take single bytes: unbuffered, that is a system call each.
+	packed := bufio.NewReaderSize(f, 64<<10)
+	var plain io.Reader = packed
 	switch form {
 	case "Packages.xz":
-		plain, err = xz.NewReader(f)
+		plain, err = xz.NewReader(packed)
 	case "Packages.gz":
-		plain, err = gzip.NewReader(f)
+		plain, err = gzip.NewReader(packed)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read Packages of %s: %w", suite, err)
