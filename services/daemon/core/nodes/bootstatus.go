@@ -30,8 +30,9 @@ type Keeper struct {
 // back to the next process of the daemon.
 type BootStatus struct {
 	// Changed is called when a node is booted, and when it is no more: its latest
-	// connection ended. Calls about one address come one after the other.
-	Changed func(ip string, booted bool)
+	// connection ended. resumed tells that an earlier life of the daemon knew already.
+	// Calls come one after the other, and must not call a BootStatus.
+	Changed func(ip string, booted, resumed bool)
 	Keeper  Keeper // functions may be nil
 	// Warn reports what could not be done for a connection that goes on nevertheless.
 	Warn func(format string, args ...any)
@@ -107,10 +108,10 @@ func (b *BootStatus) Resume(ctx context.Context, files map[string][]*os.File) *s
 		if other := b.latestOf(ip); other == nil || booted {
 			b.latest[ip] = n
 		}
-		b.mu.Unlock()
 		if booted {
-			b.Changed(ip, true)
+			b.Changed(ip, true, true)
 		}
+		b.mu.Unlock()
 		all.Go(func() {
 			defer conn.Close()
 			b.follow(ctx, ip, n, conn)
@@ -168,7 +169,7 @@ func (b *BootStatus) confirm(ip string, n *notification) {
 	}
 	b.store(bootedName+ip, n.conn)
 	b.remove(pendingName + ip)
-	b.Changed(ip, true)
+	b.Changed(ip, true, false)
 }
 
 func (b *BootStatus) end(ip string, n *notification) {
@@ -181,7 +182,7 @@ func (b *BootStatus) end(ip string, n *notification) {
 	b.remove(pendingName + ip)
 	b.remove(bootedName + ip)
 	if n.booted {
-		b.Changed(ip, false)
+		b.Changed(ip, false, false)
 	}
 }
 

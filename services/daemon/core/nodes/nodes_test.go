@@ -176,8 +176,8 @@ func TestBootStatus(t *testing.T) {
 	events := make(chan string, 10)
 	kept := &supervisor{files: map[string][]*os.File{}}
 	serve := func() *BootStatus {
-		return &BootStatus{Keeper: kept.keeper(), Changed: func(ip string, booted bool) {
-			events <- fmt.Sprint(ip, " ", booted)
+		return &BootStatus{Keeper: kept.keeper(), Changed: func(ip string, booted, resumed bool) {
+			events <- fmt.Sprint(ip, " ", booted, " ", resumed)
 		}}
 	}
 	expect := func(want string) {
@@ -198,7 +198,7 @@ func TestBootStatus(t *testing.T) {
 		t.Error("booted before its first byte")
 	}
 	io.WriteString(theirs, "\n")
-	expect("127.0.0.1 true")
+	expect("127.0.0.1 true false")
 	io.WriteString(theirs, "\n")
 
 	// A second life of the daemon takes the connection over; the node notices nothing.
@@ -212,7 +212,7 @@ func TestBootStatus(t *testing.T) {
 	b = serve()
 	files := kept.files
 	all := b.Resume(again, files)
-	expect("127.0.0.1 true")
+	expect("127.0.0.1 true true")
 	if !b.Booted("127.0.0.1") || b.Connected() != 1 {
 		t.Error("the node is not booted any more")
 	}
@@ -227,9 +227,9 @@ func TestBootStatus(t *testing.T) {
 	theirs.Close()
 	all.Wait()
 	io.WriteString(theirs2, "\n")
-	expect("127.0.0.1 true")
+	expect("127.0.0.1 true false")
 	theirs2.Close()
-	expect("127.0.0.1 false")
+	expect("127.0.0.1 false false")
 	if len(events) != 0 || b.Connected() != 0 || len(kept.names()) != 0 {
 		t.Errorf("left: %d events, %d connections, %q", len(events), b.Connected(), kept.names())
 	}

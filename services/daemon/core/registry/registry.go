@@ -54,21 +54,43 @@ func (r *Registry) View() *View {
 	return v
 }
 
+// supersede drops the present view, and tells those who hold it. mu must be held.
+func (r *Registry) supersede() {
+	if old := r.view.Swap(nil); old != nil {
+		close(old.superseded)
+	}
+}
+
 // Put inserts or replaces devices by their MAC, keeping what is known of their boot.
 func (r *Registry) Put(devices ...db.Device) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range devices {
-		if d.Conf == nil {
-			d.Conf = map[string]any{}
-		}
-		fresh := &Device{Device: d}
-		if old := r.devices[d.MAC]; old != nil {
-			fresh.Booted, fresh.Powersave = old.Booted, old.Powersave
-		}
-		r.devices[d.MAC] = fresh
+		r.devices[d.MAC] = fresh(d, r.devices[d.MAC])
 	}
-	r.view.Store(nil)
+	r.supersede()
+}
+
+// Replace makes devices the only ones, keeping what is known of their boot.
+func (r *Registry) Replace(devices []db.Device) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[string]*Device, len(devices))
+	for _, d := range devices {
+		all[d.MAC] = fresh(d, r.devices[d.MAC])
+	}
+	r.devices = all
+	r.supersede()
+}
+
+func fresh(d db.Device, old *Device) *Device {
+	if d.Conf == nil {
+		d.Conf = map[string]any{}
+	}
+	if old == nil {
+		return &Device{Device: d}
+	}
+	return &Device{Device: d, Booted: old.Booted, Powersave: old.Powersave}
 }
 
 // Delete removes a device.
@@ -76,7 +98,7 @@ func (r *Registry) Delete(mac string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.devices, mac)
-	r.view.Store(nil)
+	r.supersede()
 }
 
 // SetBooted records whether a node is booted, and tells whether that is a change.
@@ -93,6 +115,6 @@ func (r *Registry) SetBooted(mac string, booted bool) bool {
 		fresh.Powersave = false
 	}
 	r.devices[mac] = &fresh
-	r.view.Store(nil)
+	r.supersede()
 	return true
 }

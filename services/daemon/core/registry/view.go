@@ -15,6 +15,8 @@ import (
 type View struct {
 	Network netip.Prefix // of walt-net, the address being the server's
 
+	superseded chan struct{}
+
 	byName []*Device // sorted
 	nodes  []*Device // sorted by owner, then name
 	mac    map[string]*Device
@@ -24,11 +26,12 @@ type View struct {
 
 func newView(network netip.Prefix, devices map[string]*Device) *View {
 	v := &View{
-		Network: network,
-		byName:  slices.Collect(maps.Values(devices)),
-		mac:     maps.Clone(devices),
-		name:    make(map[string]*Device, len(devices)),
-		ip:      make(map[string]*Device, len(devices)),
+		Network:    network,
+		superseded: make(chan struct{}),
+		byName:     slices.Collect(maps.Values(devices)),
+		mac:        maps.Clone(devices),
+		name:       make(map[string]*Device, len(devices)),
+		ip:         make(map[string]*Device, len(devices)),
 	}
 	slices.SortFunc(v.byName, func(a, b *Device) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.MAC, b.MAC))
@@ -45,6 +48,9 @@ func newView(network netip.Prefix, devices map[string]*Device) *View {
 	slices.SortStableFunc(v.nodes, func(a, b *Device) int { return cmp.Compare(a.Owner(), b.Owner()) })
 	return v
 }
+
+// Superseded is closed once the view is no longer the present state.
+func (v *View) Superseded() <-chan struct{} { return v.superseded }
 
 // Devices returns all devices, sorted by name. The slice must not be modified.
 func (v *View) Devices() []*Device { return v.byName }

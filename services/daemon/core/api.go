@@ -1,0 +1,101 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+)
+
+// apis are the methods that may be called, by API and name (client-api §2.7,
+// node-protocols §3).
+var apis = map[string]map[string]*method{
+	"CSAPI": {
+		// devices
+		"device_show":            {nil, false, (*call).deviceShow},
+		"device_tree":            {[]param{need("show_all", flagKind)}, false, (*call).deviceTree},
+		"get_device_info":        {all("device_name"), false, (*call).getDeviceInfo},
+		"get_device_ip":          {all("device_name"), false, (*call).getDeviceIP},
+		"rename":                 {all("old_name", "new_name"), false, (*call).rename},
+		"forget":                 {all("device_name"), false, (*call).forget},
+		"parse_set_of_devices":   {[]param{need("device_set", textKind), may("allowed_device_set", textKind, "")}, false, (*call).parseSetOfDevices},
+		"develop_device_set":     {all("device_set"), false, (*call).developDeviceSet},
+		"set_device_config":      {[]param{need("device_set", textKind), need("conf_args", textsKind)}, false, (*call).setDeviceConfig},
+		"get_device_config":      {all("device_set"), false, (*call).getDeviceConfig},
+		"get_device_config_data": {all("device_set"), false, (*call).getDeviceConfigData},
+		"set_port_config":        {[]param{need("switch_name", textKind), need("port_id", numberKind), need("configuration", textsKind)}, false, (*call).setPortConfig},
+		"get_port_config":        {[]param{need("switch_name", textKind), may("port_id", numberKind, nil)}, false, (*call).getPortConfig},
+		// nodes
+		"show_nodes":         {[]param{need("username", userKind), need("show_all", flagKind), may("names_only", flagKind, false)}, false, (*call).showNodes},
+		"remove_vnode":       {all("node_name"), false, (*call).removeVnode},
+		"get_nodes_ip":       {all("node_set"), false, (*call).getNodesIP},
+		"get_nodes_info":     {all("node_set"), false, (*call).getNodesInfo},
+		"get_node_ip":        {all("node_name"), false, (*call).getNodeIP},
+		"blink":              {[]param{need("node_name", textKind), need("blink_status", flagKind)}, false, (*call).blink},
+		"parse_set_of_nodes": {all("node_set"), false, (*call).parseSetOfNodes},
+		"filter_ownership":   {all("node_set"), false, (*call).filterOwnership},
+		"develop_node_set":   {all("node_set"), false, (*call).developNodeSet},
+		"reboot_nodes":       {[]param{need("node_set", textKind), may("hard_only", flagKind, false), may("cause", textKind, "reboot requested")}, false, (*call).rebootNodes},
+		"wait_for_nodes":     {all("node_set"), false, (*call).waitForNodes},
+		// images
+		"show_images":                  {[]param{need("username", userKind), need("show_all", flagKind), may("names_only", flagKind, false), may("refresh", flagKind, false)}, false, (*call).showImages},
+		"has_image":                    {[]param{need("image_name", textKind), may("default_allowed", flagKind, false)}, false, (*call).hasImage},
+		"set_image":                    {all("node_set", "image_name"), false, (*call).setImage},
+		"get_images_tabular_data":      {[]param{need("username", userKind), may("refresh", flagKind, false), may("fields", textsKind, nil)}, false, (*call).getImagesTabularData},
+		"remove_image":                 {all("image_name"), false, (*call).removeImage},
+		"rename_image":                 {all("image_name", "new_name"), false, (*call).renameImage},
+		"duplicate_image":              {all("image_name", "new_name"), false, (*call).duplicateImage},
+		"get_clones_of_default_images": {all("node_set"), false, (*call).getClonesOfDefaultImages},
+		"get_registries":               {nil, false, (*call).getRegistries},
+		// logs and time
+		"count_logs":          {countLogsParams, true, (*call).countLogs},
+		"get_time":            {nil, false, (*call).getTime},
+		"add_checkpoint":      {[]param{need("cp_name", textKind), may("date", timeKind, nil)}, false, (*call).addCheckpoint},
+		"remove_checkpoint":   {all("cp_name"), false, (*call).removeCheckpoint},
+		"list_checkpoints":    {nil, false, (*call).listCheckpoints},
+		"get_checkpoint_time": {all("cp_name"), false, (*call).getCheckpointTime},
+		// client support
+		"shell_autocomplete": {[]param{need("username", userKind), need("argv", textsKind), may("debug", flagKind, false)}, false, (*call).shellAutocomplete},
+	},
+	"NSAPI": {
+		"sync_clock":           {nil, false, (*call).syncClock},
+		"report_lldp_neighbor": {all("sw_mac", "port_label"), false, (*call).reportLLDPNeighbor},
+	},
+	"VSAPI": {
+		"get_device_info": {all("device_mac"), false, (*call).getDeviceInfoByMAC},
+		"register_device": {registerParams, false, (*call).registerDevice},
+	},
+	"SSAPI": {
+		"register_device": {registerParams, false, (*call).registerDevice},
+	},
+}
+
+var (
+	registerParams = []param{
+		may("vci", textKind, ""), may("uci", textKind, ""), may("ip", textKind, ""), need("mac", textKind), may("name", textKind, ""),
+	}
+	countLogsParams = []param{
+		may("history", anyKind, nil), may("issuers", textsKind, nil), may("streams_regexp", textKind, ""),
+		may("logline_regexp", textKind, ""), may("stream_mode", textKind, ""), may("exclude_consoles", flagKind, false),
+	}
+)
+
+// later are the methods of walt 10.0 that this server does not provide.
+var later = map[string][]string{
+	"CSAPI": {
+		"device_rescan", "create_vnode", "vnode_console_input", "validate_node_cp", "node_cp_to_booted_image",
+		"create_image_shell_session", "image_shell_session_save", "squash_image", "fix_image_owner", "update_default_images",
+		"validate_image_cp", "registry_login", "search_images", "clone_image", "publish_image", "update_hub_metadata",
+		"create_image_build_session", "run_image_build_from_url", "run_image_build_from_node_diff",
+		"finalize_image_build_session", "get_client_install_wheels",
+	},
+}
+
+// unavailable is the error of a method that cannot be called.
+func unavailable(api, name string) error {
+	switch {
+	case apis[api] == nil:
+		return fmt.Errorf("there is no API named %q", api)
+	case slices.Contains(later[api], name):
+		return fmt.Errorf("%s is not available on this server yet", name)
+	}
+	return fmt.Errorf("API %s has no method named %q", api, name)
+}

@@ -1,0 +1,297 @@
+package core
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/daemon/core/workflow"
+	"github.com/waltos/waltos/services/wire/pickle"
+)
+
+// mountTimeout bounds how long a reboot waits for the image that nodes shall boot.
+const mountTimeout = time.Minute
+
+// softReboots is how many nodes are asked to reboot at the same time.
+const softReboots = 64
+
+// bootChanged is called when the notification of a node begins or ends. Before the
+// registry is loaded no node is known; load looks at all of them.
+func (d *Daemon) bootChanged(ip string, isBooted, resumed bool) {
+	if resumed {
+		d.resumed.Store(ip, true)
+	}
+	node := d.registry.View().ByIP(ip)
+	if node == nil || node.Type != registry.Node {
+		return
+	}
+	if isBooted {
+		d.booted(node)
+		return
+	}
+	d.down(node, "(cause: unknown, note: server-detected disconnection)")
+}
+
+// booted records that a node is booted. What an earlier life of the daemon has announced
+// is not announced again.
+func (d *Daemon) booted(node *registry.Device) {
+	d.monitor.Booted(node.MAC)
+	_, announced := d.resumed.LoadAndDelete(node.IP)
+	if d.registry.SetBooted(node.MAC, true) {
+		if !announced {
+			d.logf(nodesStream, "node %s is booted", node.Name)
+		}
+		d.news.poke()
+	}
+}
+
+// down records that a node is not booted any more, and tells whether it was.
+func (d *Daemon) down(node *registry.Device, why string) bool {
+	if !d.registry.SetBooted(node.MAC, false) {
+		return false
+	}
+	d.monitor.Down(node.MAC, false)
+	d.logf(nodesStream, "node %s is down %s", node.Name, why)
+	d.news.poke()
+	return true
+}
+
+// bootExpired reboots a node that has not booted in time.
+func (d *Daemon) bootExpired(ctx context.Context, mac string, left int) {
+	node := d.registry.View().ByMAC(mac)
+	if node == nil {
+		return
+	}
+	retries := fmt.Sprintf("%d retries left", left)
+	if left == 0 {
+		retries = "last try"
+	}
+	d.logf(nodesStream, "%s: boot timeout reached, trying hard-reboot (%s).", node.Name, retries)
+	r := &reboot{Daemon: d, nodes: []*registry.Device{node}, cause: "bootup timeout"}
+	if err := r.run(ctx, true); err != nil && ctx.Err() == nil {
+		d.Print("%v", err)
+	}
+}
+
+// reboot is the environment of the workflow that reboots nodes (client-api §2.7.2,
+// server-state §2.12).
+type reboot struct {
+	*Daemon
+	call  *call // nil if no client asked for it
+	nodes []*registry.Device
+	cause string
+
+	mu     sync.Mutex
+	done   []*registry.Device
+	soft   map[*registry.Device]string // errors
+	hard   map[*registry.Device]string
+	method string // of the hard reboot
+}
+
+// rebootStep is one step; each goes on to the next.
+func rebootStep(name string, do func(ctx context.Context, r *reboot) error) workflow.Step[*reboot] {
+	return workflow.Step[*reboot]{Name: name, Do: func(ctx context.Context, f *workflow.Flow[*reboot]) (workflow.Outcome, error) {
+		return workflow.Next, do(ctx, f.Env)
+	}}
+}
+
+// run reboots the nodes: softly first, unless hardOnly.
+func (r *reboot) run(ctx context.Context, hardOnly bool) error {
+	r.soft, r.hard = map[*registry.Device]string{}, map[*registry.Device]string{}
+	r.method = "PoE-reboot"
+	steps := []workflow.Step[*reboot]{rebootStep("wait for mounts", waitMounts)}
+	if !hardOnly {
+		steps = append(steps, rebootStep("soft reboot", softReboot))
+	}
+	steps = append(steps,
+		rebootStep("restart of virtual machines", virtualReboot),
+		rebootStep("reboot by the client", clientReboot),
+		rebootStep("PoE reboot", poeReboot),
+		rebootStep("report", report))
+	return workflow.Run(ctx, "a reboot of nodes", r, steps...)
+}
+
+// left returns the nodes that are neither rebooted nor given up.
+func (r *reboot) left() []*registry.Device {
+	return slices.DeleteFunc(slices.Clone(r.nodes), func(node *registry.Device) bool {
+		return slices.Contains(r.done, node) || r.hard[node] != ""
+	})
+}
+
+// succeeded records that a node reboots now.
+func (r *reboot) succeeded(node *registry.Device, method string) {
+	r.mu.Lock()
+	r.done = append(r.done, node)
+	r.mu.Unlock()
+	if !r.down(node, fmt.Sprintf("(cause: %s, method: %s)", r.cause, method)) {
+		r.monitor.Starting(node.MAC, r.call != nil)
+	}
+}
+
+// waitMounts lets the images that the nodes shall boot be mounted and exported first: a
+// faster node would boot its previous image once more. Mounts that take too long stop
+// nothing.
+func waitMounts(ctx context.Context, r *reboot) error {
+	within, cancel := context.WithTimeout(ctx, mountTimeout)
+	defer cancel()
+	if err := r.mounts.settle(within); err != nil && ctx.Err() == nil {
+		r.Print("nodes are rebooted although images are not ready: %v", err)
+	}
+	within, cancel = context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	_ = r.news.settle(within) // the network services may be slow, nodes try again
+	return ctx.Err()
+}
+
+func softReboot(ctx context.Context, r *reboot) error {
+	var all sync.WaitGroup
+	slots := make(chan bool, softReboots)
+	for _, node := range r.nodes {
+		if node.Powersave {
+			continue
+		}
+		slots <- true
+		all.Go(func() {
+			defer func() { <-slots }()
+			err := errors.New("unknown IP address")
+			if node.IP != "" {
+				err = r.Control.Request(ctx, node.IP, "REBOOT")
+			}
+			if err == nil {
+				r.succeeded(node, "soft-reboot")
+				return
+			}
+			r.mu.Lock()
+			r.soft[node] = err.Error()
+			r.mu.Unlock()
+		})
+	}
+	all.Wait()
+	return ctx.Err()
+}
+
+var unavailableVirtual = errors.New("virtual nodes are not available on this server yet")
+
+func virtualReboot(_ context.Context, r *reboot) error {
+	for _, node := range r.left() {
+		if node.Virtual {
+			r.hard[node] = unavailableVirtual.Error()
+		}
+	}
+	return nil
+}
+
+// clientReboot lets the client reboot nodes in its own way, if it has one.
+func clientReboot(ctx context.Context, r *reboot) error {
+	left := r.left()
+	if len(left) == 0 || r.call == nil {
+		return nil
+	}
+	client := r.call.client
+	if has, err := client.Callback(ctx, "has_hook", "client_hard_reboot"); err != nil || has != true {
+		return ctx.Err()
+	}
+	name, err := client.Callback(ctx, "get_hard_reboot_method_name")
+	if err != nil {
+		return err
+	}
+	if method, ok := name.(string); ok && method != "" {
+		r.method = method
+	}
+	macs := make(pickle.Tuple, len(left))
+	for i, node := range left {
+		macs[i] = node.MAC
+	}
+	answer, err := client.Callback(ctx, "hard_reboot_nodes", macs)
+	if err != nil {
+		return err
+	}
+	pair, _ := answer.(pickle.Tuple)
+	if len(pair) != 2 {
+		return errors.New("the client does not say which nodes it has rebooted")
+	}
+	rebooted, _ := sequence(pair[0])
+	failures, _ := pair[1].(*pickle.Dict)
+	for _, node := range left {
+		if slices.Contains(rebooted, node.MAC) {
+			r.succeeded(node, r.method)
+			continue
+		}
+		r.hard[node] = "no answer of the client"
+		if failure, _ := failures.Get(node.MAC); failure != nil {
+			r.hard[node] = fmt.Sprint(failure)
+		}
+	}
+	return nil
+}
+
+// poeReboot says why the switch port of a node cannot be switched.
+func poeReboot(_ context.Context, r *reboot) error {
+	v := r.registry.View()
+	for _, node := range r.left() {
+		mac, port := r.tables.position(node.MAC)
+		neighbor := v.ByMAC(mac)
+		switch {
+		case port == 0 || neighbor == nil || neighbor.IP == "":
+			r.hard[node] = "unknown LLDP network position"
+		case !registry.ConfBool(neighbor.Conf, "poe.reboots", false):
+			r.hard[node] = "forbidden on switch"
+		default:
+			r.hard[node] = "PoE control is not available on this server yet"
+		}
+	}
+	return nil
+}
+
+// report tells the client, or else the log, how the reboots went.
+func report(_ context.Context, r *reboot) error {
+	if len(r.done) > 0 {
+		line := text.Sentence("%s: rebooted OK.", registry.Names(r.done))
+		if r.call != nil {
+			r.call.out(line + "\n")
+		}
+	}
+	groups := map[[2]string][]string{}
+	for node, hard := range r.hard {
+		errs := [2]string{r.soft[node], hard}
+		groups[errs] = append(groups[errs], node.Name)
+	}
+	order := slices.SortedFunc(maps.Keys(groups), func(a, b [2]string) int {
+		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]))
+	})
+	for _, errs := range order {
+		template := fmt.Sprintf("%%s: failed %s (%s)", r.method, errs[1])
+		if errs[0] != "" {
+			template = fmt.Sprintf("%%s: failed soft-reboot (%s) and %s (%s)", errs[0], r.method, errs[1])
+		}
+		line := text.Sentence(template, groups[errs])
+		if r.call != nil {
+			r.call.err(line + "\n")
+		} else {
+			r.logf(nodesStream, "%s", line)
+		}
+	}
+	return nil
+}
+
+func (c *call) rebootNodes() (any, error) {
+	devices, err := c.Daemon.registry.View().ResolveNodes(c.text("node_set"), c.user)
+	if err != nil {
+		return c.fail(err, nil)
+	}
+	r := &reboot{Daemon: c.Daemon, call: c, nodes: devices, cause: c.text("cause")}
+	if err := r.run(c, c.flag("hard_only")); err != nil {
+		return nil, err
+	}
+	if len(r.hard) > 0 {
+		return "FAILED", nil
+	}
+	return "OK", nil
+}

@@ -1,0 +1,259 @@
+// Package core is the process server-main: the logic of the platform (design §6). It
+// serves the methods of the API (client-api §2, the calls coming through server-hub) and
+// the streams of TCP 12347 (§3), registers devices, follows the boots of nodes, and tells
+// the network services and the image manager what the platform is.
+//
+// Everything the daemon knows is in memory (package registry), loaded once from server-db
+// and written through: a change is committed before it is answered. While the database is
+// away, reading calls go on and others wait for a bounded time, then fail.
+//
+// Methods and streams that this server does not provide are refused with words, never
+// with silence. Nothing a client sends is evaluated, and none can end more than its own
+// call or stream.
+package core
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/daemon/core/nodes"
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/images"
+	"github.com/waltos/waltos/services/state"
+	"github.com/waltos/waltos/services/wire/pickle"
+)
+
+// databaseTimeout bounds the wait for the database within a call.
+const databaseTimeout = 10 * time.Second
+
+// errDatabase is what clients are told when the database does not answer in time.
+var errDatabase = errors.New("the database is not available, try again later")
+
+// Store is the database: *db.Client.
+type Store interface {
+	FixServer(ctx context.Context, mac, ip string) error
+	LoadAll(ctx context.Context) (db.Everything, error)
+	SaveDevice(ctx context.Context, d db.Device) error
+	DeleteDevice(ctx context.Context, mac string) error
+	SaveImage(ctx context.Context, fullName string) error
+	DeleteImage(ctx context.Context, fullName string) error
+	SaveSwitchPort(ctx context.Context, p db.SwitchPort) error
+	Checkpoints(ctx context.Context, user string) ([]db.Checkpoint, error)
+	SaveCheckpoint(ctx context.Context, cp db.Checkpoint) (bool, error)
+	DeleteCheckpoint(ctx context.Context, user, name string) (bool, error)
+}
+
+// Logs is where log lines go and come from: *logs.Hub.
+type Logs interface {
+	Emit(stream, line string)
+	Count(ctx context.Context, f db.LogFilter) (int, error)
+	Forget(ctx context.Context, mac string) error
+	ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
+	ServeDump(ctx context.Context, conn net.Conn, r *bufio.Reader)
+}
+
+// Images is the manager of images and of their mounts: *images.Manager.
+type Images interface {
+	Refresh(ctx context.Context) error
+	List() []images.Image
+	ByName(fullName string) (images.Image, bool)
+	Tag(ctx context.Context, id, fullName string) error
+	Untag(ctx context.Context, fullName string) error
+	Reconcile(ctx context.Context, devices []images.Device) error
+	Root(id string) string
+	BootDir(id, model string) string
+	Forget(ctx context.Context, mac string) error
+}
+
+// Config is what a Daemon works with.
+type Config struct {
+	Site      *hcl.Site
+	ServerMAC string
+	Registry  *registry.Registry // empty; the daemon fills it
+	Store     Store
+	Logs      Logs
+	Images    Images
+	Publish   func(state.Snapshot) error
+	Keeper    nodes.Keeper
+	Control   nodes.Control
+	SSH       SSH
+	// Print is the daemon's own log.
+	Print func(format string, args ...any)
+}
+
+// Daemon is the server of one platform.
+type Daemon struct {
+	Config
+	registry *registry.Registry
+	boots    *nodes.BootStatus
+	monitor  *nodes.Monitor
+	mounts   *worker // keeps mounts and exports as the registry wants them
+	news     *worker // publishes the state
+	reloads  *worker // loads the registry again
+	loaded   chan struct{}
+	resumed  sync.Map // addresses whose boot an earlier life of the daemon has announced
+
+	reconciled []images.Device // what the images were last prepared for; used by mounts only
+
+	writing sync.Mutex // held to change devices or images: the database, then the registry
+	tables  tables
+}
+
+// tables are those of the database that no other place holds. They are guarded by mu.
+type tables struct {
+	mu       sync.Mutex
+	ports    []db.SwitchPort
+	topology []db.Topology
+	poeOff   []db.PoEOff
+}
+
+// New returns a daemon; Run must be started.
+func New(config Config) *Daemon {
+	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
+	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
+	d.monitor = nodes.NewMonitor(d.bootExpired)
+	d.mounts = newWorker(d.reconcile, 0)
+	d.news = newWorker(d.publish, publishPause)
+	d.reloads = newWorker(d.reload, 0)
+	return d
+}
+
+// Run loads the registry, then does all that no client asks for, until ctx ends. ready is
+// called once the registry is loaded.
+func (d *Daemon) Run(ctx context.Context, ready func()) {
+	var all sync.WaitGroup
+	all.Go(func() { d.news.run(ctx) })
+	all.Go(func() { d.reloads.run(ctx) })
+	all.Go(func() {
+		if !d.load(ctx) {
+			return
+		}
+		ready()
+		all.Go(func() { d.mounts.run(ctx) })
+		d.monitor.Run(ctx)
+	})
+	all.Wait()
+}
+
+// Call serves one call of a session: session.Backend.
+func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
+	return d.serve(ctx, &call{client: s, api: s.API, peer: s.Peer}, name, args, kwargs)
+}
+
+func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tuple, kwargs *pickle.Dict) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.Print("internal error in %s: %v\n%s", name, p, debug.Stack())
+			err = fmt.Errorf("internal error in %s", name)
+		}
+	}()
+	c.method = apis[c.api][name]
+	if c.method == nil {
+		return nil, unavailable(c.api, name)
+	}
+	if c.values, err = c.method.bind(name, args, kwargs); err != nil {
+		return nil, err
+	}
+	if err := d.waitLoaded(ctx); err != nil {
+		return nil, err
+	}
+	c.Context, c.Daemon = ctx, d
+	return c.method.serve(c)
+}
+
+func (d *Daemon) waitLoaded(ctx context.Context) error {
+	select {
+	case <-d.loaded:
+		return nil
+	default:
+	}
+	select {
+	case <-d.loaded:
+		return nil
+	case <-time.After(databaseTimeout):
+		return errDatabase
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stored runs a change of the database to its end, whatever the client that asked for it
+// does. If it is not known whether the change was done, the registry is loaded again.
+func (d *Daemon) stored(ctx context.Context, change func(ctx context.Context) error) error {
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), databaseTimeout)
+	defer cancel()
+	err := change(within)
+	var answered *connector.Error
+	switch {
+	case err == nil || errors.As(err, &answered):
+		return err
+	}
+	d.reloads.poke()
+	return databaseError(err)
+}
+
+// asked runs a query of the database.
+func asked[T any](ctx context.Context, query func(ctx context.Context) (T, error)) (T, error) {
+	within, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	answer, err := query(within)
+	return answer, databaseError(err)
+}
+
+// databaseError says in simple words that the database did not answer.
+func databaseError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, connector.ErrPeerLost) {
+		return errDatabase
+	}
+	return err
+}
+
+// locked runs a change of devices or images with all others kept out. It must not call a
+// client back: one that does not answer would stop them all.
+func (d *Daemon) locked(change func() error) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	return change()
+}
+
+// saveDevices records devices in the database and in the registry, and makes the rest of
+// the platform follow. writing must be held.
+func (d *Daemon) saveDevices(ctx context.Context, devices ...db.Device) error {
+	for _, device := range devices {
+		if err := d.stored(ctx, func(ctx context.Context) error { return d.Store.SaveDevice(ctx, device) }); err != nil {
+			return err
+		}
+		d.registry.Put(device)
+	}
+	d.changed()
+	return nil
+}
+
+// changed makes what depends on the registry follow it.
+func (d *Daemon) changed() {
+	d.news.poke()
+	d.mounts.poke()
+}
+
+// logf adds a line to a log stream of the server, and prints it.
+func (d *Daemon) logf(stream, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	d.Print("%s", line)
+	d.Logs.Emit(stream, line)
+}
+
+// Log streams of the server.
+const (
+	devicesStream = "platform.devices"
+	nodesStream   = "platform.nodes"
+)

@@ -1,0 +1,251 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/core/nodes"
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/logs"
+	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/images"
+	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/state"
+)
+
+// options are the flags of server-main.
+type options struct {
+	site       string
+	sockets    string
+	streams    string
+	netconsole string
+	serverMAC  string
+	images     bool
+}
+
+// Main is the process server-main.
+func Main(ctx context.Context, args []string) error {
+	var o options
+	flags := flag.NewFlagSet("server-main", flag.ContinueOnError)
+	flags.StringVar(&o.site, "site", "/run/walt/site.hcl", "site `file`")
+	flags.StringVar(&o.sockets, "socket-dir", filepath.Dir(state.Socket), "`folder` of the sockets of the daemon")
+	flags.StringVar(&o.streams, "listen-streams", "0.0.0.0:12347", "`address` of streams, when the supervisor passes no socket \"streams\"")
+	flags.StringVar(&o.netconsole, "listen-netconsole", "0.0.0.0:12342", "UDP `address` of netconsole, when the supervisor passes no socket \"netconsole\"")
+	flags.StringVar(&o.serverMAC, "server-mac", "", "`MAC` of the server (default: that of interface walt-net)")
+	flags.BoolVar(&o.images, "images", true, "keep images and their mounts, which needs root")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	p, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	return p.run(ctx)
+}
+
+// process is server-main with all that it holds.
+type process struct {
+	daemon     *Daemon
+	client     *db.Client
+	logs       *logs.Hub
+	images     *images.Manager // nil: none
+	state      *state.Server
+	streams    net.Listener
+	calls      net.Listener
+	watchers   net.Listener
+	netconsole net.PacketConn
+}
+
+func open(ctx context.Context, o options) (*process, error) {
+	site, err := hcl.LoadSite(o.site)
+	if err != nil {
+		return nil, err
+	}
+	if o.serverMAC == "" {
+		if o.serverMAC, err = interfaceMAC(hcl.WaltNet); err != nil {
+			return nil, err
+		}
+	}
+	p := &process{}
+	if err := p.listen(o); err != nil {
+		return nil, err
+	}
+	devices := registry.New(site.Server())
+	p.client = db.Dial(filepath.Join(o.sockets, filepath.Base(db.Socket)))
+	p.logs = logs.New(logs.Config{
+		DB:     p.client,
+		ByIP:   func(ip netip.Addr) (db.Device, bool) { return row(devices.View().ByIP(ip.Unmap().String())) },
+		ByMAC:  func(mac string) (db.Device, bool) { return row(devices.View().ByMAC(mac)) },
+		Server: func() (db.Device, bool) { return row(devices.View().Server()) },
+		Warn:   warn,
+		Keep:   notify.StoreFD,
+		Drop:   notify.RemoveFD,
+	})
+	config := Config{
+		Site: site, ServerMAC: strings.ToLower(o.serverMAC), Registry: devices, Store: p.client, Logs: p.logs, Images: NoImages{},
+		Publish: func(s state.Snapshot) error { return p.state.Publish(s) },
+		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
+		SSH:     DefaultSSH(),
+		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
+	}
+	if o.images {
+		if p.images, err = openImages(site, config.ServerMAC); err != nil {
+			return nil, err
+		}
+		config.Images = p.images
+	}
+	p.daemon = New(config)
+	p.state = state.NewServer(p.daemon, nil)
+	return p, nil
+}
+
+func openImages(site *hcl.Site, serverMAC string) (*images.Manager, error) {
+	c := images.DefaultConfig()
+	c.ServerMAC, c.Network, c.Warn = serverMAC, site.Server(), warn
+	return images.New(c)
+}
+
+// row is the row of a device, which may be nil.
+func row(d *registry.Device) (db.Device, bool) {
+	if d == nil {
+		return db.Device{}, false
+	}
+	return d.Device, true
+}
+
+// warn writes to the journal only.
+func warn(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// printTo writes to the journal and to the log stream of the server's own output.
+func printTo(hub *logs.Hub, format string, args ...any) {
+	warn(format, args...)
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		hub.Emit("daemon.stdout", line)
+	}
+}
+
+// interfaceMAC returns the address of a network interface.
+func interfaceMAC(name string) (string, error) {
+	text, err := os.ReadFile(filepath.Join("/sys/class/net", name, "address"))
+	if err != nil {
+		return "", fmt.Errorf("cannot find the address of the server: %w", err)
+	}
+	return registry.ParseMAC(strings.TrimSpace(string(text)))
+}
+
+// listen opens the sockets that the supervisor did not pass.
+func (p *process) listen(o options) (err error) {
+	if p.streams, err = listenOr("streams", func() (net.Listener, error) { return net.Listen("tcp4", o.streams) }); err != nil {
+		return err
+	}
+	if p.calls, err = listenUnix("main", o.sockets); err != nil {
+		return err
+	}
+	if p.watchers, err = listenUnix("state", o.sockets); err != nil {
+		return err
+	}
+	p.netconsole, err = notify.PacketConn("netconsole")
+	if errors.Is(err, notify.ErrNoSocket) {
+		p.netconsole, err = net.ListenPacket("udp4", o.netconsole)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot receive netconsole lines: %w", err)
+	}
+	return nil
+}
+
+func listenOr(name string, open func() (net.Listener, error)) (net.Listener, error) {
+	ln, err := notify.Listener(name)
+	if errors.Is(err, notify.ErrNoSocket) {
+		ln, err = open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for %s: %w", name, err)
+	}
+	return ln, nil
+}
+
+func listenUnix(name, folder string) (net.Listener, error) {
+	return listenOr(name, func() (net.Listener, error) {
+		path := filepath.Join(folder, name+".sock")
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		return ln, os.Chmod(path, 0o600)
+	})
+}
+
+// run serves until ctx ends. Logs are the last to stop, and the database after them.
+func (p *process) run(ctx context.Context) error {
+	defer p.client.Close()
+	logsCtx, endLogs := context.WithCancel(context.WithoutCancel(ctx))
+	var logsEnded sync.WaitGroup
+	logsEnded.Go(func() {
+		if err := p.logs.Run(logsCtx); err != nil {
+			warn("%v", err)
+		}
+	})
+	defer logsEnded.Wait()
+	defer endLogs()
+
+	all, ctx := errgroup.WithContext(ctx)
+	// First, so that no newer connection of a node is taken for an older one.
+	boots := p.daemon.boots.Resume(ctx, notify.Files())
+	all.Go(func() error { boots.Wait(); return nil })
+	all.Go(func() error { return session.Serve(ctx, p.calls, p.daemon) })
+	all.Go(func() error { return p.state.Serve(ctx, p.watchers) })
+	all.Go(func() error { return p.daemon.ServeStreams(ctx, p.streams) })
+	all.Go(func() error { return p.logs.ServeNetconsole(ctx, p.netconsole) })
+	if p.images != nil {
+		all.Go(func() error { return p.images.Run(ctx) })
+	}
+	var kept sync.WaitGroup
+	all.Go(func() error {
+		p.daemon.Run(ctx, func() {
+			p.resumeLogs(ctx, &kept)
+			if err := notify.Ready(); err != nil {
+				warn("%v", err)
+			}
+		})
+		kept.Wait()
+		return nil
+	})
+	return all.Wait()
+}
+
+// resumeLogs goes on with the log streams that the supervisor kept; the registry must be
+// loaded.
+func (p *process) resumeLogs(ctx context.Context, all *sync.WaitGroup) {
+	for name, files := range notify.Files() {
+		if !strings.HasPrefix(name, "log:") {
+			continue
+		}
+		for _, f := range files {
+			all.Go(func() {
+				if err := p.logs.Resume(ctx, name, f); err != nil && ctx.Err() == nil {
+					warn("%v", err)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package core
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/daemon/db"
+)
+
+// deviceTree shows how devices are connected (client-api §2.10.4).
+func (c *call) deviceTree() (any, error) {
+	t := &tree{view: c.registry.View(), all: c.flag("show_all"), seen: map[string]bool{}}
+	t.load(&c.tables)
+	root := t.root()
+	if root == nil {
+		return t.unknown(), nil
+	}
+	encoding, _ := c.client.Callback(c, "stdout.get_encoding")
+	name, _ := encoding.(string)
+	t.glyphs = [4]string{"|", "|", "-", "|"}
+	if strings.HasPrefix(strings.ToLower(name), "utf") {
+		t.glyphs = [4]string{"├", "└", "─", "│"}
+	}
+	t.text.WriteString("\n" + t.label(root) + "\n")
+	t.seen[root.MAC] = true
+	t.children(root, " ")
+	return t.text.String() + "\n" + t.notes() + "\n" + t.tips(), nil
+}
+
+// tree is a device tree being drawn.
+type tree struct {
+	view   *registry.View
+	all    bool
+	links  []db.Topology
+	ports  map[string]map[int]string // names, by MAC of the switch
+	glyphs [4]string                 // not last, last, bar, vertical
+	seen   map[string]bool           // drawn, by MAC
+	text   strings.Builder
+
+	unconfirmed bool // something is in parentheses
+}
+
+func (t *tree) load(from *tables) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	t.links = slices.Clone(from.topology)
+	t.ports = map[string]map[int]string{}
+	for _, p := range from.ports {
+		if t.ports[p.MAC] == nil {
+			t.ports[p.MAC] = map[int]string{}
+		}
+		t.ports[p.MAC][p.Port] = p.Name
+	}
+}
+
+// root is the switch next to the server.
+func (t *tree) root() *registry.Device {
+	server := t.view.Server()
+	if server == nil {
+		return nil
+	}
+	var found *registry.Device
+	for _, l := range t.links {
+		other := ""
+		switch server.MAC {
+		case l.MAC1:
+			other = l.MAC2
+		case l.MAC2:
+			other = l.MAC1
+		}
+		if d := t.view.ByMAC(other); d != nil && d.Type == registry.Switch && (found == nil || l.Confirmed) {
+			found = d
+		}
+	}
+	return found
+}
+
+// unknown is the text of a platform whose topology is not known (D3, D4).
+func (t *tree) unknown() string {
+	var names []string
+	for _, d := range t.view.Devices() {
+		if d.Type == registry.Unknown {
+			names = append(names, d.Name)
+		}
+	}
+	if len(names) == 0 {
+		return text.UnknownTopology
+	}
+	return text.UnknownTopology + text.About("Note: %s was(were) detected, but its(their) type is unknown.\n"+
+		"If it(one of them) is a switch, use:\n$ walt device config <device> type=switch\n", names,
+		text.Noun{None: "no devices", One: "device", Many: "devices"}, "and")
+}
+
+func (t *tree) label(d *registry.Device) string {
+	label := d.Name
+	switch d.Type {
+	case registry.Switch:
+		label = "-- " + d.Name + " --"
+	case registry.Unknown:
+		label = "<? " + d.Name + " ?>"
+	}
+	if !slices.ContainsFunc(t.links, func(l db.Topology) bool { return l.Confirmed && (l.MAC1 == d.MAC || l.MAC2 == d.MAC) }) {
+		t.unconfirmed = true
+		label = "(" + label + ")"
+	}
+	return label
+}
+
+// branch is a device connected to a switch.
+type branch struct {
+	device   *registry.Device
+	port     int
+	position string // "" if unknown
+}
+
+// branches lists what is connected to a switch: unknown positions first, then numbers,
+// then names.
+func (t *tree) branches(parent *registry.Device) []branch {
+	var list []branch
+	for _, l := range t.links {
+		other, port := l.MAC2, l.Port1
+		if l.MAC2 == parent.MAC {
+			other, port = l.MAC1, l.Port2
+		} else if l.MAC1 != parent.MAC {
+			continue
+		}
+		d := t.view.ByMAC(other)
+		if d == nil || d.Type == registry.Unknown && !t.all {
+			continue
+		}
+		b := branch{device: d, port: port}
+		if port != 0 {
+			if b.position = t.ports[parent.MAC][port]; b.position == "" {
+				b.position = strconv.Itoa(port)
+			}
+		}
+		list = append(list, b)
+	}
+	rank := func(b branch) int {
+		switch {
+		case b.position == "":
+			return 0
+		case b.position == strconv.Itoa(b.port):
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(list, func(a, b branch) int {
+		byPort := 0
+		if rank(a) == 1 && rank(b) == 1 {
+			byPort = cmp.Compare(a.port, b.port)
+		}
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), byPort, cmp.Compare(a.position, b.position), cmp.Compare(a.device.Name, b.device.Name))
+	})
+	return list
+}
+
+// hasNodes tells whether nodes are found below a switch, without coming back to those
+// drawn or visited.
+func (t *tree) hasNodes(d *registry.Device, visited map[string]bool) bool {
+	visited[d.MAC] = true
+	for _, b := range t.branches(d) {
+		if visited[b.device.MAC] || t.seen[b.device.MAC] && b.device.Type == registry.Switch {
+			continue
+		}
+		if b.device.Type == registry.Node || b.device.Type == registry.Switch && t.hasNodes(b.device, visited) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *tree) children(parent *registry.Device, prefix string) {
+	if !t.all && !t.hasNodes(parent, map[string]bool{}) {
+		why := "no nodes there"
+		if !registry.ConfBool(parent.Conf, "lldp.explore", false) {
+			why = "forbidden (cf. walt device config)"
+		}
+		t.text.WriteString(prefix + t.glyphs[1] + t.glyphs[2] + "[...] ~> " + why + "\n")
+		return
+	}
+	list := slices.DeleteFunc(t.branches(parent), func(b branch) bool { return t.seen[b.device.MAC] && b.position == "" })
+	for i, b := range list {
+		corner, below := t.glyphs[0], t.glyphs[3]
+		if i == len(list)-1 {
+			corner, below = t.glyphs[1], " "
+		}
+		position := b.position
+		if position == "" {
+			position = "?"
+		}
+		line := prefix + corner + t.glyphs[2] + position + ": "
+		if t.seen[b.device.MAC] {
+			t.text.WriteString(line + "~> back to " + t.label(b.device) + "\n")
+			continue
+		}
+		t.seen[b.device.MAC] = true
+		t.text.WriteString(line + t.label(b.device) + "\n")
+		if b.device.Type == registry.Switch {
+			t.children(b.device, prefix+below+strings.Repeat(" ", len([]rune(position))+3))
+		}
+	}
+}
+
+func (t *tree) notes() string {
+	notes := []string{"this view comes from last network scan (use 'walt device rescan' to update)"}
+	if t.unconfirmed {
+		notes = append(notes, "devices marked with parentheses were not detected at last scan")
+	}
+	if t.all {
+		notes = append(notes, "type of devices marked with <? ... ?> is unknown")
+	}
+	return itemize("note", notes)
+}
+
+func (t *tree) tips() string {
+	first := "use 'walt device tree --all' to see all devices detected"
+	if t.all {
+		first = "use 'walt device config <device> type=switch' to let WalT know a given device is a switch"
+	}
+	return itemize("tip", []string{
+		first,
+		"use 'walt device show' for device details",
+		"use 'walt device config ...' (see walt help show device-config) to let WalT explore forbidden switches",
+		"use 'walt device port-config ...' (see walt help show device-port-config) to give sensible names to switch ports",
+		"use 'walt device rescan' to update",
+	})
+}
+
+// itemize writes a block of notes or tips.
+func itemize(word string, items []string) string {
+	if len(items) == 1 {
+		return word + ": " + items[0] + ".\n"
+	}
+	return word + "s:\n- " + strings.Join(items, "\n- ") + "\n"
+}
