@@ -36,7 +36,7 @@ func Main(ctx context.Context, args []string) error {
 	case "down":
 		return Down()
 	default:
-		return errors.New(`1st argument must be "up" or "down".`)
+		return errors.New(`1st argument must be "up" or "down"`)
 	}
 	conf, err := hcl.LoadSite(*site)
 	if err != nil {

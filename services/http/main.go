@@ -1,0 +1,60 @@
+// Package http is the web server of the platform, TCP 80: boot files for loaders that
+// speak HTTP, the web API and the documentation (client-api 5, node-protocols 1.4).
+// Boot files and nodes are answered from memory and mounted images, also while the
+// daemon restarts; images and logs are asked from it.
+//
+// It refuses every method but GET and HEAD, and names that leave a boot directory.
+// The enrolment of VPN nodes (/walt-vpn) is not part of it.
+package http
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"path/filepath"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/state"
+)
+
+// Main runs the service until ctx ends.
+func Main(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("httpd", flag.ContinueOnError)
+	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
+	dir := flags.String("dir", "/var/lib/walt/services/httpd", "`directory` of the last known state")
+	doc := flags.String("doc", "/usr/lib/walt/doc", "`directory` of the documentation")
+	static := flags.String("static", "/var/lib/walt/tftp-static", "`directory` of boot files for clients without image")
+	socket := flags.String("state", state.Socket, "`socket` of server-main")
+	address := flags.String("listen-http", ":80", "`address` to listen on without a supervisor")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	conf, err := hcl.LoadSite(*site)
+	if err != nil {
+		return err
+	}
+	ln, err := notify.Listener("http")
+	if errors.Is(err, notify.ErrNoSocket) {
+		ln, err = net.Listen("tcp", *address)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot serve HTTP: %w", err)
+	}
+	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	log.Printf("serving HTTP on %s", ln.Addr())
+	if err := notify.Ready(); err != nil {
+		return fmt.Errorf("cannot say that HTTP is ready: %w", err)
+	}
+	err = Serve(ctx, ln, Config{
+		Tree:  &bootfile.Tree{Network: conf.Server(), Static: *static, State: watcher},
+		State: watcher,
+		Doc:   *doc,
+	})
+	<-watcher.Done()
+	return err
+}

@@ -1,0 +1,38 @@
+package state
+
+// The web API of the HTTP service needs more than snapshots: server-main may offer
+// these methods to NewServer. Where it does not, the HTTP service answers 500.
+const (
+	MethodImages = "images" // ImagesRequest; answer: []Image
+	MethodLogs   = "logs"   // LogsRequest; answer: []LogRecord, in time order
+)
+
+// ImagesRequest asks for all images.
+type ImagesRequest struct {
+	Refresh bool // look at the storage first
+}
+
+// Image is one image, as client-api 5.4 shows it.
+type Image struct {
+	FullName      string
+	User          string
+	ID            string
+	InUse         bool
+	Created       string // server local time
+	Compatibility []string
+}
+
+// LogsRequest selects log lines between two times, both excluded.
+type LogsRequest struct {
+	From, To float64 // seconds since 1970
+	Issuer   string  // device name; "": all
+	Stream   string  // regular expression for the whole name; "": all
+}
+
+// LogRecord is one log line.
+type LogRecord struct {
+	Timestamp float64 // seconds since 1970
+	Line      string
+	Issuer    string
+	Stream    string
+}
