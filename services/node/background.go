@@ -28,11 +28,6 @@ const (
 
 // runBackground returns only when the node must restart, and restarts it.
 func runBackground(ctx context.Context, _ []string) error {
-	// The kernel must not choose this process when memory runs out: without it the
-	// server would take the node for dead.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
-		say("%v", err)
-	}
 	server, err := findServer()
 	if err != nil {
 		return err

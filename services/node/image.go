@@ -229,6 +229,11 @@ func startBackground() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start %s: %w", program, err)
 	}
+	// The kernel must not choose this process when memory runs out: without it the
+	// server would take the node for dead.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("-1000"), 0); err != nil {
+		say("%v", err)
+	}
 	return cmd.Process.Release() // /sbin/init becomes its parent
 }
 
