@@ -55,11 +55,21 @@ func (c *control) serve(ctx context.Context, listener net.Listener) error {
 			defer func() { <-slots }()
 			defer conn.Close()
 			if c.converse(ctx, conn) {
-				conn.Close() // the answer leaves before the machine does
+				farewell(conn)
 				c.reboot()
 			}
 		}()
 	}
+}
+
+// farewell waits until the peer has closed, having read the answer: one that is still
+// in this machine when it restarts is lost.
+func farewell(conn net.Conn) {
+	const limit = 2 * time.Second
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(limit)) == nil {
+		_, _ = io.Copy(io.Discard, conn) // any end will do
+	}
+	conn.Close()
 }
 
 // converse answers the requests of one connection; it returns true when the node

@@ -181,7 +181,9 @@ func TestMainDies(t *testing.T) {
 }
 
 func BenchmarkCall(b *testing.B) {
-	path, _ := start(b, backend(func(context.Context, *Session, string, pickle.Tuple, *pickle.Dict) (any, error) { return 1718000000, nil }))
+	path, _ := start(b, backend(func(context.Context, *Session, string, pickle.Tuple, *pickle.Dict) (any, error) {
+		return 1718000000, nil
+	}))
 	l := dial(b, path, nil)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

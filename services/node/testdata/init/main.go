@@ -46,6 +46,7 @@ func main() {
 		fmt.Fprintf(conn, "MODE single\n%s\n", request)
 		answer, err := io.ReadAll(conn)
 		fmt.Println("control:", request, strings.TrimSpace(string(answer)), err)
+		conn.Close()
 	}
 	select {}
 }
