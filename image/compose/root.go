@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
@@ -187,25 +186,12 @@ func (b *builder) addUnits(t *tree.Tree) error {
 	return nil
 }
 
-// Folders is the content of /usr/lib/walt/folders.json: what the supervisor makes
-// on the data partition and in /run at each boot, in this order.
-type Folders struct {
-	Folders []RuntimeFolder `json:"folders"`
-	Links   []RuntimeLink   `json:"links"`
-}
-
-// RuntimeFolder is a folder to make, or to give owner and mode.
+// RuntimeFolder is an element of /usr/lib/walt/folders.json: what the supervisor
+// makes on the data partition and in /run at each boot, in this order.
 type RuntimeFolder struct {
 	Path string `json:"path"`
-	UID  int    `json:"uid"`
-	GID  int    `json:"gid"`
+	User string `json:"user"`
 	Mode string `json:"mode"` // octal, as "1777"
-}
-
-// RuntimeLink is a symbolic link to make.
-type RuntimeLink struct {
-	Path   string `json:"path"`
-	Target string `json:"target"`
 }
 
 // writable tells the paths that are not in the read-only root.
@@ -214,24 +200,12 @@ func writable(name string) bool {
 }
 
 func addFolders(t *tree.Tree, a *hcl.Appliance) error {
-	ids := map[string]int{"root": 0}
-	for _, u := range a.Users {
-		ids[u.Name] = u.ID
-	}
-	list := Folders{Folders: []RuntimeFolder{}, Links: []RuntimeLink{}}
+	list := []RuntimeFolder{}
 	for _, f := range a.Folders {
 		if !writable(f.Path) {
 			return fmt.Errorf("folder %q is neither below /var nor below /run", f.Path)
 		}
-		if _, err := strconv.ParseUint(f.Mode, 8, 12); err != nil {
-			return fmt.Errorf("folder %q: mode: %w", f.Path, err)
-		}
-		list.Folders = append(list.Folders, RuntimeFolder{f.Path, ids[f.User], ids[f.User], f.Mode})
-	}
-	for _, l := range a.Links {
-		if writable(l.Path) {
-			list.Links = append(list.Links, RuntimeLink{l.Path, l.Target})
-		}
+		list = append(list, RuntimeFolder{f.Path, f.User, f.Mode})
 	}
 	return addJSON(t, lib+"/folders.json", list)
 }
@@ -239,7 +213,7 @@ func addFolders(t *tree.Tree, a *hcl.Appliance) error {
 func addLinks(t *tree.Tree, links []*hcl.Link) error {
 	for _, l := range links {
 		if writable(l.Path) {
-			continue
+			return fmt.Errorf("link %q is not in the read-only root", l.Path)
 		}
 		// A folder of packages that holds nothing gives way, as /root does.
 		if err := t.Replace(l.Path, symlink(l.Target)); err != nil {
