@@ -12,20 +12,34 @@ import (
 	"syscall"
 
 	"github.com/waltos/waltos/services/chrony"
+	"github.com/waltos/waltos/services/daemon/blocking"
+	"github.com/waltos/waltos/services/daemon/core"
+	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/hub"
 	"github.com/waltos/waltos/services/dhcp"
+	"github.com/waltos/waltos/services/http"
+	"github.com/waltos/waltos/services/netconfig"
 	"github.com/waltos/waltos/services/nfs"
 	"github.com/waltos/waltos/services/postgresql"
 	"github.com/waltos/waltos/services/sshd"
+	"github.com/waltos/waltos/services/tftp"
 )
 
 // services maps the name of each service to its program. It returns nil when ctx
 // ends (SIGTERM or SIGINT), and an error when the service cannot go on.
 var services = map[string]func(ctx context.Context, args []string) error{
-	"chrony":     chrony.Main,
-	"dhcpd":      dhcp.Main,
-	"nfs":        nfs.Main,
-	"postgresql": postgresql.Main,
-	"sshd":       sshd.Main,
+	"chrony":          chrony.Main,
+	"dhcpd":           dhcp.Main,
+	"httpd":           http.Main,
+	"netconfig":       netconfig.Main,
+	"nfs":             nfs.Main,
+	"postgresql":      postgresql.Main,
+	"server-blocking": blocking.Main,
+	"server-db":       db.Main,
+	"server-hub":      hub.Main,
+	"server-main":     core.Main,
+	"sshd":            sshd.Main,
+	"tftpd":           tftp.Main,
 }
 
 func main() {
