@@ -1,12 +1,14 @@
 package kmod
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -120,6 +122,7 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module 
 		if len(fresh) == 0 {
 			return report, nil
 		}
+		slices.SortStableFunc(fresh, func(a, b string) int { return cmp.Compare(urgency(a), urgency(b)) })
 		found, err := l.Catalog.Match(fresh)
 		if err != nil {
 			return report, err
@@ -143,6 +146,18 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module 
 		}
 	}
 	return report, ctx.Err()
+}
+
+// urgency orders a cold plug: disks and networks first, what is waited for; the many
+// optimisations that a processor asks for last.
+func urgency(alias string) int {
+	switch kind, _, _ := strings.Cut(alias, ":"); kind {
+	case "virtio", "pci", "nvme", "scsi":
+		return 0
+	case "cpu":
+		return 2
+	}
+	return 1
 }
 
 // Modaliases returns the distinct modalias texts of all devices below a folder,

@@ -27,9 +27,12 @@ const DriversName = "walt-drivers"
 // unwanted modules match devices but do harm or nothing (after Debian's blacklist).
 var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
 
+// early are wanted before the devices ask: the way to switch the machine off in order.
+var early = []string{"button", "evdev"}
+
 // LoadDrivers is the program DriversName: without arguments it loads the drivers of all
-// devices, with arguments those of the given modaliases.
-func LoadDrivers(aliases []string) error {
+// devices, with arguments those of the given modaliases, or modules by name.
+func LoadDrivers(args []string) error {
 	dir, err := kmod.Folder()
 	if err != nil {
 		return err
@@ -39,17 +42,22 @@ func LoadDrivers(aliases []string) error {
 		return err
 	}
 	wanted := func(module string) bool { return !slices.Contains(unwanted, module) }
-	if len(aliases) == 0 {
+	if len(args) == 0 {
+		earlyErr := loader.Load(early...)
 		result, err := loader.Coldplug(context.Background(), "/sys/devices", wanted)
 		fmt.Printf("%d devices, drivers: %s\n", result.Devices, strings.Join(result.Loaded, " "))
-		return errors.Join(append(result.Failed, err)...)
+		return errors.Join(append(result.Failed, earlyErr, err)...)
 	}
-	found, err := loader.Catalog.Match(aliases)
+	found, err := loader.Catalog.Match(args)
 	if err != nil {
 		return err
 	}
 	var failures []error
-	for _, modules := range found {
+	for _, arg := range args {
+		modules := found[arg]
+		if loader.Catalog.Path(arg) != "" {
+			modules = []string{arg}
+		}
 		for _, module := range modules {
 			if !wanted(module) {
 				continue
@@ -151,19 +159,11 @@ func (s *system) watchButtons(watched map[string]bool) {
 }
 
 // readFirmware reads the configuration that QEMU passes.
-func readFirmware() ([]byte, error) {
-	loadModule("qemu_fw_cfg")
+func (s *system) readFirmware() ([]byte, error) {
+	if _, err := os.Stat("/sys/firmware/qemu_fw_cfg"); err != nil {
+		s.runDrivers([]string{"qemu_fw_cfg"})
+	}
 	return readBounded(firmwareSite)
-}
-
-func loadModule(names ...string) {
-	dir, err := kmod.Folder()
-	if err != nil {
-		return
-	}
-	if loader, err := kmod.NewLoader(dir); err == nil {
-		_ = loader.Load(names...) // whoever needs it says what is missing
-	}
 }
 
 func readBounded(path string) ([]byte, error) {
@@ -177,13 +177,13 @@ func readBounded(path string) ([]byte, error) {
 
 // readESP reads walt.hcl of the EFI system partition, where any other machine can write
 // it onto the flashed disk.
-func readESP() ([]byte, error) {
+func (s *system) readESP() ([]byte, error) {
 	const target = "/run/walt/esp"
 	for _, p := range disk.Partitions() {
 		if p.Name != "esp" {
 			continue
 		}
-		loadModule("vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1")
+		s.runDrivers([]string{"vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1"})
 		m := boot.Mount{Source: p.Device, Target: target, Type: "vfat", Flags: safe | unix.MS_RDONLY}
 		if err := m.Do(); err != nil {
 			return nil, err

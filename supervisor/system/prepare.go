@@ -210,8 +210,8 @@ func (s *system) configure() error {
 		File: hcl.SitePath, ServerConf: "/etc/walt/server.conf", LastGood: "/var/lib/walt/config/last-good.hcl",
 		Effective: effectiveSite,
 		First: []site.Source{
-			{Name: "walt.hcl of the boot partition", Read: readESP},
-			{Name: "QEMU fw_cfg opt/walt/walt.hcl", Read: readFirmware},
+			{Name: "walt.hcl of the boot partition", Read: s.readESP},
+			{Name: "QEMU fw_cfg opt/walt/walt.hcl", Read: s.readFirmware},
 		},
 	}.Load()
 	failures = append(failures, err)

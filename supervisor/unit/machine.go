@@ -109,6 +109,9 @@ func (u *machine) start() {
 	u.wanted = true
 	switch u.state {
 	case Stopped, Failed, Blocked, Backoff:
+		if u.killAgain() {
+			return
+		}
 		u.consecutive, u.ends = 0, nil
 		u.enter(Waiting, "")
 	case Waiting, Starting, Running, Done:
@@ -123,9 +126,35 @@ func (u *machine) stop() {
 	u.wanted = false
 	switch u.state {
 	case Waiting, Blocked, Backoff, Failed:
+		if u.killAgain() {
+			return
+		}
 		u.enter(Stopped, "stopped by request")
 		u.m.launcher.Release(u.unit)
 	case Stopped, Starting, Running, Done, Stopping, Killing:
+	}
+}
+
+// killAgain goes back to killing what could not be killed before, if that is why the
+// unit has failed: there are never two runs of a unit.
+func (u *machine) killAgain() bool {
+	if u.run == nil {
+		return false
+	}
+	u.failure = ""
+	u.enter(Killing, "killed again")
+	u.arm(killTime)
+	u.run.Kill()
+	return true
+}
+
+// startTree starts the unit and what it needs or wants, as far as nobody has.
+func (u *machine) startTree() {
+	u.start()
+	for _, name := range slices.Concat(u.unit.Needs, u.unit.Wants) {
+		if other := u.m.units[name]; !other.wanted {
+			other.startTree()
+		}
 	}
 }
 
@@ -133,7 +162,7 @@ func (u *machine) stop() {
 func (u *machine) restart() {
 	switch u.state {
 	case Stopped, Failed, Blocked, Backoff:
-		u.start()
+		u.startTree()
 	case Starting, Running, Done:
 		u.wanted = true
 		u.consecutive, u.ends = 0, nil

@@ -269,7 +269,8 @@ func (m *Manager) Stop(name string) error {
 	})
 }
 
-// Restart restarts a unit, running or not, and nothing else; of a group, what it needs.
+// Restart restarts a unit, and starts one that is not there as Start does; of a group,
+// what it needs. Units that need it go on.
 func (m *Manager) Restart(name string) error {
 	return m.each(name, (*machine).restart, m.members)
 }
