@@ -18,6 +18,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/hub"
 	"github.com/waltos/waltos/services/dhcp"
 	"github.com/waltos/waltos/services/http"
+	"github.com/waltos/waltos/services/named"
 	"github.com/waltos/waltos/services/netconfig"
 	"github.com/waltos/waltos/services/nfs"
 	"github.com/waltos/waltos/services/postgresql"
@@ -31,6 +32,7 @@ var services = map[string]func(ctx context.Context, args []string) error{
 	"chrony":          chrony.Main,
 	"dhcpd":           dhcp.Main,
 	"httpd":           http.Main,
+	"named":           named.Main,
 	"netconfig":       netconfig.Main,
 	"nfs":             nfs.Main,
 	"postgresql":      postgresql.Main,

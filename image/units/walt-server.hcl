@@ -71,7 +71,7 @@ unit "walt-server-main" {
 
 unit "walt-server-hub" {
   description = "API sessions of clients and nodes"
-  exec        = ["/usr/lib/walt/services", "server-hub"]
+  exec        = ["/usr/lib/walt/services", "server-hub", "-site", "/run/walt/site.hcl"]
   user        = "walt-hub"
   after       = ["walt-server-main"]
   socket "api" {
