@@ -51,7 +51,7 @@ func newForwarder(self netip.Addr, fixed []netip.Addr, file string) *forwarder {
 // resolvers returns whom to ask; the file is read again when it has changed.
 func (f *forwarder) resolvers(now time.Time) []netip.Addr {
 	if len(f.fixed) > 0 {
-		return f.usable(f.fixed)
+		return f.fixed[:min(len(f.fixed), maxResolvers)]
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

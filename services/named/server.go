@@ -17,10 +17,10 @@ import (
 	"github.com/waltos/waltos/services/state"
 )
 
-// Bounds of TCP, which is for answers that do not fit a datagram.
 const (
-	maxConnections = 128
+	maxConnections = 128 // over TCP, for answers that do not fit a datagram
 	tcpTimeout     = 5 * time.Second
+	complainPause  = time.Minute
 )
 
 // Config describes a server.
@@ -39,6 +39,7 @@ type Server struct {
 	mu     sync.Mutex
 	seen   *state.Snapshot // the state that serial belongs to
 	serial uint32
+	said   time.Time // when the last failure was logged
 }
 
 // New returns a server.
@@ -143,13 +144,23 @@ func (s *Server) answer(ctx context.Context, client netip.Addr, overTCP bool, re
 	answer, err := s.forwarder.ask(ctx, req, overTCP)
 	if err != nil {
 		if !errors.Is(err, errBusy) && ctx.Err() == nil {
-			log.Printf("cannot resolve %.255q: %v", q.Name, err)
+			s.complain(q.Name, err)
 		}
 		m.Rcode = dns.RcodeServerFailure
 		return m
 	}
 	adopt(m, answer)
 	return m
+}
+
+// complain logs a failure, but not every one: a site without Internet has no others.
+func (s *Server) complain(name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.said) >= complainPause {
+		s.said = now
+		log.Printf("cannot resolve %.255q: %v", name, err)
+	}
 }
 
 func peer(addr net.Addr) (client netip.Addr, overTCP bool) {
