@@ -26,7 +26,7 @@ type Config struct {
 	ServerSSH string   // /root/.ssh: the key pair the server reaches nodes with
 	NodeTool  string   // program of nodes: /usr/lib/walt/node/walt-node; "": none is installed
 	Spec      string   // /etc/walt/server.spec; a missing file is no error
-	Localtime string   // /etc/localtime
+	Zone      string   // time zone of the platform, as "Europe/Paris"; "": images keep theirs
 
 	ServerMAC string       // of walt-net
 	Network   netip.Prefix // address of the server in walt-net, with its length
@@ -50,7 +50,6 @@ func DefaultConfig() Config {
 		ServerSSH: "/root/.ssh",
 		NodeTool:  "/usr/lib/walt/node/walt-node",
 		Spec:      "/etc/walt/server.spec",
-		Localtime: "/etc/localtime",
 		Grace:     DefaultGrace,
 	}
 }
