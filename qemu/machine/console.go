@@ -26,6 +26,7 @@ var Failures = []*regexp.Regexp{
 	regexp.MustCompile(`verity.*(corrupt|I/O error|verification failed)`),
 	regexp.MustCompile(`EXT4-fs error|EROFS.*error`),
 	regexp.MustCompile(`walt: fatal`),
+	regexp.MustCompile(`walt: \S+: FAILED: .*given up`),
 	regexp.MustCompile(`No bootable device`),
 	regexp.MustCompile(`BdsDxe: No bootable option`),
 }
@@ -107,9 +108,19 @@ func (c *Console) Lines(n int) []string {
 }
 
 // Wait returns the first line at or after a position that matches, and the position
-// after it. A line without its end, as a prompt, matches too. It fails when the
-// console shows a failure first, when the machine ends, or with the context.
+// after it. A line without its end, as a prompt, matches too; the position is then
+// before it. It fails when the console shows a failure first, when the machine ends, or
+// with the context.
 func (c *Console) Wait(ctx context.Context, from Position, pattern *regexp.Regexp) (string, Position, error) {
+	return c.wait(ctx, from, pattern, true)
+}
+
+// WaitLine is Wait for lines that have ended.
+func (c *Console) WaitLine(ctx context.Context, from Position, pattern *regexp.Regexp) (string, Position, error) {
+	return c.wait(ctx, from, pattern, false)
+}
+
+func (c *Console) wait(ctx context.Context, from Position, pattern *regexp.Regexp, partial bool) (string, Position, error) {
 	for {
 		c.mu.Lock()
 		for int(from)-c.dropped < len(c.lines) {
@@ -120,7 +131,7 @@ func (c *Console) Wait(ctx context.Context, from Position, pattern *regexp.Regex
 				return line, from, nil
 			}
 		}
-		if pattern.Match(c.partial) {
+		if partial && pattern.Match(c.partial) {
 			line := string(c.partial)
 			c.mu.Unlock()
 			return line, from, nil

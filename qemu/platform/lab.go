@@ -280,15 +280,16 @@ func (l *Lab) say(format string, args ...any) {
 	l.options.Progress(fmt.Sprintf("[%6.1f s] ", time.Since(l.begin).Seconds()) + fmt.Sprintf(format, args...))
 }
 
-// ownWords are the lines of the supervisor among those of the kernel.
-var ownWords = regexp.MustCompile(`(?:^|\] )(walt: .*)`)
+// ownWords are the lines of the supervisor among those of the kernel, without those
+// that it passes on from a unit ("walt: UNIT | text").
+var ownWords = regexp.MustCompile(`(?:^|\] )(walt: [^|]*)$`)
 
 // watch passes on what the supervisor of a machine says and how the machine ends.
 func (l *Lab) watch(h *Host, m *machine.Machine) {
 	go func() {
 		var at machine.Position
 		for {
-			line, next, err := m.Console.Wait(context.Background(), at, ownWords)
+			line, next, err := m.Console.WaitLine(context.Background(), at, ownWords)
 			if err != nil {
 				break
 			}
