@@ -101,7 +101,6 @@ func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, req *dns.Msg)
 	size := dns.MinMsgSize
 	if option := req.IsEdns0(); option != nil {
 		size = min(max(int(option.UDPSize()), dns.MinMsgSize), maxUDP)
-		m.SetEdns0(maxUDP, option.Do())
 	}
 	if !overTCP {
 		m.Truncate(size)
@@ -125,9 +124,12 @@ func (s *Server) answer(ctx context.Context, client netip.Addr, overTCP bool, re
 		m.Rcode = dns.RcodeFormatError
 		return m
 	}
-	if option := req.IsEdns0(); option != nil && option.Version() != 0 {
-		m.Rcode = dns.RcodeBadVers
-		return m
+	if option := req.IsEdns0(); option != nil {
+		m.SetEdns0(maxUDP, option.Do())
+		if option.Version() != 0 {
+			m.Rcode = dns.RcodeBadVers
+			return m
+		}
 	}
 	q := req.Question[0]
 	if q.Qclass != dns.ClassINET || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
