@@ -2,6 +2,7 @@ package netconfig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -23,10 +24,11 @@ type client struct {
 	// resolvers is called with the name servers of each lease.
 	resolvers func([]netip.Addr)
 
-	// kick ends the wait for a server: a cable was plugged.
+	// kick ends any wait: a cable was plugged.
 	kick chan struct{}
 
 	last netip.Addr // asked for again
+	end  time.Time  // of the lease in use; zero: none
 }
 
 // Waits between attempts to get an address.
@@ -34,6 +36,7 @@ const (
 	firstWait   = time.Second
 	longestWait = time.Minute
 	leastRenew  = time.Second
+	defaultLife = time.Hour // of a lease that does not say
 )
 
 // run holds a lease until ctx ends. The address is left in place then: a restart of
@@ -50,11 +53,8 @@ func (c *client) run(ctx context.Context) {
 				log.Printf("no address for %s yet: %v; still trying", c.network, err)
 			}
 			failed = true
-			select {
-			case <-c.kick:
-			case <-time.After(wait):
-			case <-ctx.Done():
-			}
+			c.expire()
+			c.sleep(ctx, wait)
 			wait = min(2*wait, longestWait)
 			continue
 		}
@@ -63,13 +63,17 @@ func (c *client) run(ctx context.Context) {
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) {
+// sleep waits for a time, a cable, or the end of ctx; it tells whether it was a cable.
+func (c *client) sleep(ctx context.Context, d time.Duration) (plugged bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-c.kick:
+		return true
 	case <-ctx.Done():
 	}
+	return false
 }
 
 func (c *client) modifiers() []dhcpv4.Modifier {
@@ -112,13 +116,14 @@ func (c *client) open() (*nclient4.Client, error) {
 	return dhcp, nil
 }
 
-// hold renews a lease from half of its life on, and returns when it has ended or was
-// refused.
+// hold renews a lease from half of its life on. It returns when the lease has ended or
+// was refused, and when a cable was plugged: that may be another network.
 func (c *client) hold(ctx context.Context, lease *nclient4.Lease) {
 	for {
-		life := lease.ACK.IPAddressLeaseTime(time.Hour)
-		end := lease.CreationTime.Add(life)
-		sleep(ctx, max(lease.ACK.IPAddressRenewalTime(life/2), leastRenew))
+		life := lease.ACK.IPAddressLeaseTime(defaultLife)
+		if c.sleep(ctx, max(lease.ACK.IPAddressRenewalTime(life/2), leastRenew)) {
+			return
+		}
 		for {
 			if ctx.Err() != nil {
 				return
@@ -130,18 +135,27 @@ func (c *client) hold(ctx context.Context, lease *nclient4.Lease) {
 					break
 				}
 			}
-			if refused, ok := err.(*nclient4.ErrNak); ok || !time.Now().Before(end) {
-				if refused != nil {
-					log.Printf("the address of %s is refused from now on", c.network)
-				} else {
-					log.Printf("the lease of %s has ended: %v", c.network, err)
-				}
+			var refused *nclient4.ErrNak
+			if errors.As(err, &refused) {
+				log.Printf("%s may not keep its address", c.network)
 				c.drop()
 				return
 			}
-			sleep(ctx, min(longestWait, max(time.Until(end), time.Second)))
+			if c.expire() || c.sleep(ctx, min(longestWait, max(time.Until(c.end), time.Second))) {
+				return
+			}
 		}
 	}
+}
+
+// expire drops the address if its lease has ended, and tells whether that is so.
+func (c *client) expire() bool {
+	if c.end.IsZero() || time.Now().Before(c.end) {
+		return false
+	}
+	log.Printf("the lease of %s has ended", c.network)
+	c.drop()
+	return true
 }
 
 func (c *client) renew(ctx context.Context, lease *nclient4.Lease) (*nclient4.Lease, error) {
@@ -190,6 +204,7 @@ func (c *client) use(ack *dhcpv4.DHCPv4) error {
 		}
 	}
 	c.resolvers(resolvers)
+	c.end = time.Now().Add(ack.IPAddressLeaseTime(defaultLife))
 	if c.last != addr {
 		log.Printf("%s has %s", c.network, prefix)
 		c.last = addr
@@ -263,4 +278,5 @@ func (c *client) drop() {
 		log.Print(err)
 	}
 	c.resolvers(nil)
+	c.end = time.Time{}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/state"
@@ -50,6 +51,7 @@ type manager struct {
 
 	clients sync.WaitGroup
 	running map[string]*client // DHCP clients by network
+	up      map[string]bool    // interfaces with a carrier
 
 	mu        sync.Mutex
 	resolvers map[string][]netip.Addr // by network, of DHCP
@@ -67,6 +69,7 @@ func Run(ctx context.Context, cfg Config, ready func() error) error {
 		links:     &links{site: cfg.Site, macFile: cfg.MACFile},
 		firewall:  &firewall{subnet: cfg.Site.Server()},
 		running:   map[string]*client{},
+		up:        map[string]bool{},
 		resolvers: map[string][]netip.Addr{},
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -207,9 +210,7 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 			if m.concerns(change.Attrs().Name) {
 				pending.Reset(settle)
 			}
-			if change.Attrs().OperState == netlink.OperUp {
-				m.plugged(change.Attrs().Name)
-			}
+			m.carrier(change)
 		case <-pending.C:
 			before := missing
 			var err error
@@ -227,10 +228,17 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 	}
 }
 
-// plugged has the DHCP client of an interface try at once.
-func (m *manager) plugged(name string) {
+// carrier has the DHCP client of an interface try at once when a cable is plugged, or
+// the interface has come back: it may be another network.
+func (m *manager) carrier(change netlink.LinkUpdate) {
+	name := change.Attrs().Name
+	up := change.Header.Type == unix.RTM_NEWLINK && change.Attrs().OperState == netlink.OperUp
+	if was := m.up[name]; was == up {
+		return
+	}
+	m.up[name] = up
 	for _, c := range m.running {
-		if c.link == name {
+		if up && c.link == name {
 			select {
 			case c.kick <- struct{}{}:
 			default:
