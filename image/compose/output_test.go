@@ -1,0 +1,230 @@
+package compose
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/waltos/waltos/image/fetch"
+	"github.com/waltos/waltos/image/gpt"
+	"github.com/waltos/waltos/image/inputs"
+)
+
+// built returns the image of this source tree, which is built unless it exists.
+func built(t *testing.T) (*Result, *inputs.Inputs) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs the whole image; not with -short")
+	}
+	source, err := FindSource(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := inputs.Open(inputs.Options{
+		Appliance: filepath.Join(source, "image", "appliance.hcl"), Override: true, Progress: fetch.NewProgress(t.Output()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := Build(t.Context(), Options{Source: source, Inputs: in, Progress: fetch.NewProgress(t.Output())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result, in
+}
+
+// The readers of the real formats accept the outputs.
+func TestOutputs(t *testing.T) {
+	result, in := built(t)
+	box, err := in.Toolbox(t.Context(), tools)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := box.Command(t.Context(), name, args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		return string(out)
+	}
+	if out := run("sgdisk", "-v", result.Disk); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk:\n%s", out)
+	}
+
+	disk, err := os.Open(result.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	table, err := gpt.Read(disk, result.Manifest.Outputs[diskName].Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, esp := table.Find("esp")
+	_, root := table.Find("root-a")
+	if esp == nil || root == nil {
+		t.Fatal("a partition is missing")
+	}
+	cut := func(from io.ReaderAt, offset, size int64) string {
+		t.Helper()
+		f, err := os.CreateTemp(t.TempDir(), "part")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := io.Copy(f, io.NewSectionReader(from, offset, size)); err != nil {
+			t.Fatal(err)
+		}
+		return f.Name()
+	}
+	espFile := cut(disk, esp.Offset(), esp.Size())
+	run("fsck.vfat", "-n", espFile)
+	program := filepath.Join(t.TempDir(), "BOOTX64.EFI")
+	run("mcopy", "-i", espFile, "::EFI/BOOT/BOOTX64.EFI", program)
+	if got, want := hashOf(t, program), result.Manifest.Outputs[ukiName].SHA256; got != want {
+		t.Errorf("the ESP holds a program of hash %s, expected %s", got, want)
+	}
+
+	var hash, salt string
+	var blocks, start int64
+	_, text, _ := strings.Cut(result.Command, "walt.verity=")
+	if _, err := fmt.Sscanf(strings.ReplaceAll(text, ",", " "), "%s %s %d %d", &hash, &salt, &blocks, &start); err != nil {
+		t.Fatalf("command line %q: %v", result.Command, err)
+	}
+	data := cut(disk, root.Offset(), blocks*4096)
+	hashes := cut(disk, root.Offset()+start*4096, root.Size()-start*4096)
+	run("veritysetup", "verify", "--no-superblock", "--salt="+salt, fmt.Sprintf("--data-blocks=%d", blocks), data, hashes, hash)
+	run("fsck.erofs", data)
+}
+
+func TestSizes(t *testing.T) {
+	result, _ := built(t)
+	for name, limit := range map[string]int64{"root": 400e6, "uki": 40e6} {
+		if size := result.Manifest.Sizes[name]; size == 0 || size > limit {
+			t.Errorf("%s has %d bytes, more than %d or nothing", name, size, limit)
+		}
+	}
+}
+
+func TestNothingToDo(t *testing.T) {
+	first, in := built(t)
+	second, err := Build(t.Context(), Options{Source: filepath.Join("..", ".."), Inputs: in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !second.Reused {
+		t.Error("the outputs were made again")
+	}
+	if first.Manifest.Outputs[diskName] != second.Manifest.Outputs[diskName] {
+		t.Error("the second manifest is another one")
+	}
+}
+
+// The outputs depend neither on the folder nor on time zone, locale, umask,
+// processors and modes of the checkout.
+func TestReproducible(t *testing.T) {
+	first, in := built(t)
+	source, err := FindSource(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "another place")
+	copySource(t, source, elsewhere)
+	out := filepath.Join(t.TempDir(), "out")
+	builder := filepath.Join(t.TempDir(), "image")
+	compile := exec.Command("go", "build", "-o", builder, "./image")
+	compile.Dir = elsewhere
+	if text, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, text)
+	}
+	arguments := `umask 077; exec "$0" build -o "$1"`
+	if !in.Lock.Released() {
+		t.Skip("the lock has been overridden; image build refuses that")
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", arguments, builder, out)
+	cmd.Dir = filepath.Join(elsewhere, "services")
+	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "GOAMD64=v3", "GOFLAGS=-trimpath=false")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("image build: %v\n%s", err, text)
+	}
+	second, err := readManifest(filepath.Join(out, manifestName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range first.Manifest.Outputs {
+		if got := second.Outputs[name]; got != want {
+			t.Errorf("%s is %v, elsewhere %v", name, want, got)
+		}
+	}
+}
+
+// copySource copies what go and the builder read, with other modes.
+func copySource(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if base := entry.Name(); below != "." && strings.HasPrefix(base, ".") {
+				return fs.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, below), 0o700)
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, below), content, info.Mode().Perm()&0o700)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hashOf(t *testing.T, name string) string {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func TestReport(t *testing.T) {
+	r := &Result{Dir: "/out", Manifest: &Manifest{
+		Name: "walt", Version: "10.0", Go: "go1", Lock: strings.Repeat("a", 64),
+		Outputs: map[string]Output{"walt.img": {1e6, "abc"}}, Sizes: map[string]int64{"root": 2e6},
+	}}
+	var out bytes.Buffer
+	if err := r.Report(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"NOT THE RELEASED IMAGE", "walt.img  1.0 MB  abc", "root"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, out.String())
+		}
+	}
+}
