@@ -36,7 +36,11 @@ func (d *Daemon) bootChanged(ip string, isBooted, resumed bool) {
 		d.booted(node)
 		return
 	}
-	d.down(node, "(cause: unknown, note: server-detected disconnection)")
+	why := "(cause: unknown, note: server-detected disconnection)"
+	if asked, rebooting := d.rebooting.Load(node.MAC); rebooting {
+		why = asked.(string) // it goes faster than its answer
+	}
+	d.down(node, why)
 }
 
 // booted records that a node is booted. What an earlier life of the daemon has announced
@@ -130,9 +134,14 @@ func (r *reboot) succeeded(node *registry.Device, method string) {
 	r.mu.Lock()
 	r.done = append(r.done, node)
 	r.mu.Unlock()
-	if !r.down(node, fmt.Sprintf("(cause: %s, method: %s)", r.cause, method)) {
+	if !r.down(node, r.why(method)) {
 		r.monitor.Starting(node.MAC, r.call != nil)
 	}
+}
+
+// why tells why a node is down, once it is.
+func (r *reboot) why(method string) string {
+	return fmt.Sprintf("(cause: %s, method: %s)", r.cause, method)
 }
 
 // waitMounts lets the images that the nodes shall boot be mounted and exported first: a
@@ -160,6 +169,8 @@ func softReboot(ctx context.Context, r *reboot) error {
 		slots <- true
 		all.Go(func() {
 			defer func() { <-slots }()
+			r.rebooting.Store(node.MAC, r.why("soft-reboot"))
+			defer r.rebooting.Delete(node.MAC)
 			err := errors.New("unknown IP address")
 			if node.IP != "" {
 				err = r.Control.Request(ctx, node.IP, "REBOOT")
@@ -177,12 +188,12 @@ func softReboot(ctx context.Context, r *reboot) error {
 	return ctx.Err()
 }
 
-var unavailableVirtual = errors.New("virtual nodes are not available on this server yet")
+var errVirtual = errors.New("virtual nodes are not available on this server yet")
 
 func virtualReboot(_ context.Context, r *reboot) error {
 	for _, node := range r.left() {
 		if node.Virtual {
-			r.hard[node] = unavailableVirtual.Error()
+			r.hard[node] = errVirtual.Error()
 		}
 	}
 	return nil

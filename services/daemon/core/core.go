@@ -101,7 +101,9 @@ type Daemon struct {
 	news     *worker // publishes the state
 	reloads  *worker // loads the registry again
 	loaded   chan struct{}
-	resumed  sync.Map // addresses whose boot an earlier life of the daemon has announced
+	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
+	// rebooting why nodes that are asked to reboot will be down, by MAC.
+	resumed, rebooting sync.Map
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 

@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/hub"
+	"github.com/waltos/waltos/services/images"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
@@ -26,11 +28,18 @@ type native struct {
 	site    string
 	api     string // address of TCP 12345
 	streams string // of TCP 12347
+	ssh     string // the program
 	stop    func() // ends server-main
 }
 
 func startNative(t *testing.T) *native {
 	n := &native{t: t, sockets: dbtest.Start(t).Serve()}
+	// What ssh would do on the node is done here: its last argument is run by a shell.
+	n.ssh = filepath.Join(t.TempDir(), "ssh")
+	script := "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n"
+	if err := os.WriteFile(n.ssh, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	n.site = filepath.Join(t.TempDir(), "walt.hcl")
 	// The loopback is walt-net, so that connections of the test come from a device.
 	text := "network \"walt-net\" { ip = \"127.0.0.5/24\" }\n"
@@ -60,6 +69,10 @@ func (n *native) startMain() {
 		n.t.Fatal(err)
 	}
 	n.streams = p.streams.Addr().String()
+	p.daemon.Images = &shelf{images: []images.Image{{
+		ID: strings.Repeat("a", 64), Names: []string{"waltplatform/pc-x86-64-default:latest"}, Models: []string{"pc-x86-64"},
+	}}}
+	p.daemon.SSH.Program = n.ssh
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.run(ctx) }()
@@ -110,7 +123,7 @@ func TestNativeDaemon(t *testing.T) {
 	if got := call("show_nodes", "alice", true); got != "No nodes detected!\nType `walt help show node-ownership` for help." {
 		t.Errorf("show_nodes = %q", got)
 	}
-	if got := call("show_images", "alice", true, false, false); got != "No OS images found!" {
+	if got := call("show_images", "alice", false, true, false); got != "" {
 		t.Errorf("show_images = %q", got)
 	}
 	call("get_nodes_info", "all-nodes")
@@ -161,7 +174,7 @@ func TestNativeDaemon(t *testing.T) {
 func TestNativeStreams(t *testing.T) {
 	n := startNative(t)
 	tool, _ := n.session("SSAPI")
-	if _, err := tool.Call(t.Context(), "register_device", "", "", "127.0.0.1", "02:00:00:00:00:10", "here"); err != nil {
+	if _, err := tool.Call(t.Context(), "register_device", "walt.node.pc-x86-64", "", "127.0.0.1", "02:00:00:00:00:10", "here"); err != nil {
 		t.Fatal(err)
 	}
 	open := func(request rpc.Request) *client.Stream {
@@ -183,6 +196,11 @@ func TestNativeStreams(t *testing.T) {
 		s := open(rpc.NotifyBootupStatus)
 		if line, err := s.Line(); line != "OK" {
 			t.Errorf("got %q, %v", line, err)
+		}
+		io.WriteString(s, "\n")
+		user, _ := n.session("CSAPI")
+		if v, err := user.Call(t.Context(), "wait_for_nodes", "here"); err != nil {
+			t.Errorf("wait_for_nodes = %v, %v", v, err)
 		}
 	})
 	t.Run("request of the other port", func(t *testing.T) { expect(open(rpc.APISession), "") })
@@ -209,7 +227,7 @@ func TestNativeStreams(t *testing.T) {
 		s.Send(pickle.NewDict("node_ip", "127.0.0.9", "node_port", 80))
 		expect(s, "Could not connect to 127.0.0.9:80!\n")
 	})
-	t.Run("boot file without node", func(t *testing.T) {
+	t.Run("boot file that is not there", func(t *testing.T) {
 		s := open(rpc.FakeTFTPGet)
 		s.Send(pickle.NewDict("path", "/start.ipxe"))
 		expect(s, "READY\nNO MAC OR IP SPECIFIED\n")
@@ -221,6 +239,85 @@ func TestNativeStreams(t *testing.T) {
 		s := open(rpc.SQLPrompt)
 		s.Send(pickle.NewDict("tty_mode", false))
 		expect(s, "READY\nThis is not available on this server yet.\r\n")
+	})
+	t.Run("command without terminal", func(t *testing.T) {
+		s := open(rpc.NodeCmd)
+		s.Send(pickle.NewDict("node_ip", "127.0.0.1", "cmdargs", pickle.Tuple{"cat;", "echo", "after"}, "ssh_tty", false, "tty_mode", false))
+		io.WriteString(s, "input\n")
+		s.Conn.(*net.TCPConn).CloseWrite()
+		expect(s, "READY\ninput\nafter\n")
+	})
+	t.Run("command in a terminal", func(t *testing.T) {
+		s := open(rpc.NodeCmd)
+		s.Send(pickle.NewDict("node_ip", "127.0.0.1", "cmdargs", pickle.Tuple{`stty -echo; echo size $(stty size) $TERM; read x; echo size $(stty size) "$x"`},
+			"ssh_tty", true, "tty_mode", true, "win_size", pickle.Int16s{24, 81, 0, 0}, "env", pickle.NewDict("TERM", "vt100", "LD_PRELOAD", "x")))
+		line := func() string {
+			line, err := s.R.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(line)
+		}
+		if got := line(); got != "READY" {
+			t.Errorf("got %q", got)
+		}
+		if got := line(); got != "size 24 81 vt100" {
+			t.Errorf("got %q", got)
+		}
+		s.Send(pickle.NewDict("evt", "window_resize", "lines", 50, "columns", 132))
+		s.Send(pickle.NewDict("evt", "input_data", "data", []byte("typed\r")))
+		if got := line(); got != "size 50 132 typed" {
+			t.Errorf("got %q", got)
+		}
+		expect(s, "")
+	})
+	t.Run("client that leaves its terminal", func(t *testing.T) {
+		pid := filepath.Join(t.TempDir(), "pid")
+		s := open(rpc.NodeCmd)
+		s.Send(pickle.NewDict("node_ip", "127.0.0.1", "cmdargs", pickle.Tuple{"echo $$ >" + pid + "; echo started; exec sleep 1000"},
+			"ssh_tty", true, "tty_mode", true, "win_size", pickle.Int16s{24, 80, 0, 0}))
+		s.Line()
+		if line, err := s.R.ReadString('\n'); !strings.HasPrefix(line, "started") {
+			t.Fatalf("got %q, %v", line, err)
+		}
+		s.Close()
+		text, err := os.ReadFile(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); err != nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	t.Run("files from and to a node", func(t *testing.T) {
+		from, to := t.TempDir(), t.TempDir()
+		if err := os.WriteFile(filepath.Join(from, "it's"), []byte("content"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		get := open(rpc.TarFromNode)
+		get.Send(pickle.NewDict("node_ip", "127.0.0.1", "src_path", filepath.Join(from, "it's"), "dst_dir", "x", "dst_name", "new name"))
+		get.Line()
+		put := open(rpc.TarToNode)
+		put.Send(pickle.NewDict("node_ip", "127.0.0.1", "src_path", "x", "dst_dir", to, "dst_name", "new name"))
+		if _, err := io.Copy(put, get.R); err != nil {
+			t.Error(err)
+		}
+		put.Conn.(*net.TCPConn).CloseWrite()
+		expect(put, "READY\n")
+		if text, err := os.ReadFile(filepath.Join(to, "new name")); string(text) != "content" {
+			t.Errorf("received %q, %v", text, err)
+		}
+		put = open(rpc.TarToNode)
+		put.Send(pickle.NewDict("node_ip", "127.0.0.1", "src_path", "x", "dst_dir", to+"/none", "dst_name", "x"))
+		put.Line()
+		io.WriteString(put, strings.Repeat("tar", 100000))
+		put.Conn.(*net.TCPConn).CloseWrite()
+		if said, err := io.ReadAll(put.R); err != nil || !strings.Contains(string(said), to+"/none") {
+			t.Errorf("a missing folder gives %q, %v", said, err)
+		}
 	})
 	t.Run("hostile parameters", func(t *testing.T) {
 		s := open(rpc.NodeCmd)

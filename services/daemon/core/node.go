@@ -79,7 +79,7 @@ func (c *call) removeVnode() (any, error) {
 	if err != nil {
 		return c.fail(err, false)
 	}
-	return nil, unavailableVirtual
+	return nil, errVirtual
 }
 
 // waitForNodes waits until all nodes of a set are booted. Nodes that are forgotten

@@ -227,7 +227,7 @@ func (s *stream) tarFromNode() error {
 		return err
 	}
 	// A link of the wanted name, followed, gives the member its name with any tar.
-	script := `set -e; cd /root; src=$(readlink -f -- ` + quote(p.text("src_path")) + `); [ -e "$src" ]; ` +
+	script := `set -e; src=$(readlink -f -- ` + quote(p.text("src_path")) + `); [ -e "$src" ]; ` +
 		`tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT; ln -s -- "$src" "$tmp"/` + quote(p.text("dst_name")) +
 		`; tar -c -h -f - -C "$tmp" -- ` + quote(p.text("dst_name"))
 	cmd := s.SSH.node(s, node.IP, false, script)
@@ -247,7 +247,7 @@ func (s *stream) tarToNode() error {
 	if err != nil {
 		return err
 	}
-	cmd := s.SSH.node(s, node.IP, false, "cd /root && cd "+quote(p.text("dst_dir"))+" && tar -x -f -")
+	cmd := s.SSH.node(s, node.IP, false, "cd "+quote(p.text("dst_dir"))+" && tar -x -f -")
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -38,8 +38,20 @@ type Control struct {
 	Pause time.Duration
 }
 
-// Request sends one request, as "REBOOT" or "BLINK 1". The text of the error is what
-// users are told: the reason that the node gave, or one of those of server-state §2.12.
+// A Failure is why a request was not served, in the words that users are told: the reason
+// that the node gave, or one of those of server-state §2.12.
+type Failure string
+
+func (f Failure) Error() string { return string(f) }
+
+const (
+	errTimedOut = Failure("Connection timed out")
+	errNoReply  = Failure("Timed out waiting for reply")
+	errBroken   = Failure("Broken connection")
+	errNonsense = Failure("Node did not respond properly")
+)
+
+// Request sends one request, as "REBOOT" or "BLINK 1". The error is a Failure.
 func (c Control) Request(ctx context.Context, ip, request string) error {
 	conn, err := c.connect(ctx, ip)
 	if err != nil {
@@ -50,14 +62,14 @@ func (c Control) Request(ctx context.Context, ip, request string) error {
 	defer stop()
 	conn.SetDeadline(time.Now().Add(controlTimeout))
 	if _, err := io.WriteString(conn, "MODE single\n"+request+"\n"); err != nil {
-		return errors.New("Broken connection")
+		return errBroken
 	}
 	line, err := bufio.NewReader(io.LimitReader(conn, maxReply)).ReadString('\n')
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errors.New("Timed out waiting for reply")
+		return errNoReply
 	case err != nil:
-		return errors.New("Broken connection")
+		return errBroken
 	}
 	return reply(line)
 }
@@ -69,9 +81,9 @@ func reply(line string) error {
 	case status == "OK":
 		return nil
 	case reason != "" && utf8.ValidString(reason):
-		return errors.New(strings.Map(printable, reason))
+		return Failure(strings.Map(printable, reason))
 	}
-	return errors.New("Node did not respond properly")
+	return errNonsense
 }
 
 func printable(r rune) rune {
@@ -112,12 +124,12 @@ func (c Control) connect(ctx context.Context, ip string) (net.Conn, error) {
 func connectError(err error) error {
 	var netErr net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout() {
-		return errors.New("Connection timed out")
+		return errTimedOut
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		text := errno.Error()
-		return errors.New(strings.ToUpper(text[:1]) + text[1:])
+		return Failure(strings.ToUpper(text[:1]) + text[1:])
 	}
-	return err
+	return Failure(err.Error())
 }
