@@ -20,8 +20,8 @@ import (
 	"github.com/waltos/waltos/services/state"
 )
 
-// interfaceWait is how long the start waits for wired interfaces whose driver may
-// still be looking for them.
+// interfaceWait is how long a wired interface may be missing before it is reported: a
+// driver may still be looking for it.
 const interfaceWait = 10 * time.Second
 
 // settle is the pause after a change of the interfaces: they come in bursts.
@@ -80,9 +80,12 @@ func Run(ctx context.Context, cfg Config, ready func() error) error {
 	if err := netlink.LinkSubscribe(changes, ctx.Done()); err != nil {
 		return fmt.Errorf("cannot watch the interfaces: %w", err)
 	}
-	missing, err := m.start(ctx, changes)
+	missing, err := m.apply(ctx)
 	if err != nil {
 		return err
+	}
+	if len(missing) > 0 { // nothing waits for them: they join when they appear
+		log.Printf("Interface %s not found, waiting for it to appear…", strings.Join(missing, ", "))
 	}
 	m.forward()
 	if err := m.writeResolvers(); err != nil {
@@ -92,36 +95,6 @@ func Run(ctx context.Context, cfg Config, ready func() error) error {
 		return err
 	}
 	return m.watch(ctx, changes, missing)
-}
-
-// start configures the links, and waits a while for those that are missing.
-func (m *manager) start(ctx context.Context, changes <-chan netlink.LinkUpdate) (missing []string, err error) {
-	deadline := time.NewTimer(m.cfg.Wait)
-	defer deadline.Stop()
-	said := false
-	for {
-		missing, err = m.apply(ctx)
-		if err != nil || len(missing) == 0 {
-			return nil, err
-		}
-		if !said {
-			log.Printf("Interface %s not found, waiting for it to appear…", strings.Join(missing, ", "))
-			said = true
-		}
-		for again := false; !again; {
-			select {
-			case <-ctx.Done():
-				return missing, ctx.Err()
-			case change := <-changes:
-				again = slices.Contains(missing, change.Attrs().Name)
-			case <-deadline.C:
-				for _, name := range missing {
-					log.Printf("Interface %s does not exist%s", name, m.consequence(name))
-				}
-				return missing, nil
-			}
-		}
-	}
 }
 
 // consequence tells what a missing interface means.
@@ -196,6 +169,8 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 		<-pending.C
 	}
 	defer pending.Stop()
+	deadline := time.NewTimer(m.cfg.Wait)
+	defer deadline.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -221,6 +196,10 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 				if !slices.Contains(missing, name) {
 					log.Printf("Interface %s has appeared", name)
 				}
+			}
+		case <-deadline.C:
+			for _, name := range missing {
+				log.Printf("Interface %s does not exist%s", name, m.consequence(name))
 			}
 		case <-m.cfg.State.Changed():
 			m.follow()
