@@ -96,8 +96,7 @@ func Write(w io.Writer, image Image) error {
 	if err != nil {
 		return fmt.Errorf("cannot write qcow2 header: %w", err)
 	}
-	head = append(head, extensions.Bytes()...)
-	head = append(head, image.Backing...)
+	copy(out[len(head):], append(extensions.Bytes(), image.Backing...))
 	binary.BigEndian.PutUint64(out[1*clusterSize:], 2*clusterSize)
 	for i := range 3 + l1Clusters {
 		binary.BigEndian.PutUint16(out[2*clusterSize+2*i:], 1)
