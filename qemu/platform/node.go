@@ -13,6 +13,10 @@ import (
 	"github.com/waltos/waltos/qemu/machine"
 )
 
+// nodeMAC is the address of a node's card, by the node's number: locally administered,
+// and not QEMU's 52:54:00, by which the server tells virtual and VPN nodes.
+const nodeMAC = "02:00:00:00:01:%02x"
+
 // newNode describes the next node.
 func (l *Lab) newNode(uefi bool) (*Host, error) {
 	l.mu.Lock()
@@ -22,7 +26,7 @@ func (l *Lab) newNode(uefi bool) (*Host, error) {
 		return nil, fmt.Errorf("cannot add a node: there are %d", maxNodes)
 	}
 	o := &l.options
-	h := &Host{Name: fmt.Sprintf("node%d", number), MAC: fmt.Sprintf("52:54:00:00:01:%02x", number), Kind: "BIOS node", lab: l}
+	h := &Host{Name: fmt.Sprintf("node%d", number), MAC: fmt.Sprintf(nodeMAC, number), Kind: "BIOS node", lab: l}
 	// Its disk is no device: it holds the snapshots of a machine without a disk.
 	disk := filepath.Join(o.Folder, h.Name+".qcow2")
 	if err := writeDisk(disk, qcow2.Image{Size: 1 << 20}); err != nil {
