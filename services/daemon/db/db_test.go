@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -392,17 +391,9 @@ func TestSchema(t *testing.T) {
 	c2 := db.Dial(filepath.Join(p.Serve(), filepath.Base(db.Socket)))
 	defer c2.Close()
 	dbtest.Wait(t, "a second server-db", c2.Ping)
-	psql, err := exec.LookPath("psql")
-	if err != nil {
-		t.Skip("no psql on this machine")
-	}
 	var got strings.Builder
 	for _, table := range []string{"devices", "topology", "images", "nodes", "switches", "switchports", "logstreams", "logs", "checkpoints", "poeoff", "vpnauth", "vpnnodes"} {
-		out, err := exec.Command(psql, "-X", p.DSN, "-c", `\d `+table).CombinedOutput()
-		if err != nil {
-			t.Fatalf("psql: %v\n%s", err, out)
-		}
-		got.Write(out)
+		got.WriteString(p.Psql(`\d ` + table))
 	}
 	const golden = "testdata/schema.txt"
 	if os.Getenv("WALT_UPDATE") != "" {

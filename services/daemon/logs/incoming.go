@@ -159,8 +159,11 @@ func (in *incoming) add(ctx context.Context, lines []line) bool {
 // true if the last line closes the stream; only then is it not a line of its own.
 // last says that nothing more has been received.
 func (in *incoming) split(data []byte, now time.Time, last bool) (lines []line, end bool) {
+	i := bytes.LastIndexByte(data, '\n') // the rest has been searched before
+	if i >= 0 {
+		i += len(in.partial)
+	}
 	in.partial = append(in.partial, data...)
-	i := bytes.LastIndexByte(in.partial, '\n')
 	if i >= 0 {
 		text := string(in.partial[:i])
 		in.partial = append(in.partial[:0], in.partial[i+1:]...)

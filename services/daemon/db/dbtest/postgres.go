@@ -5,12 +5,11 @@ package dbtest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,6 +17,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/waltos/waltos/image/fetch"
+	"github.com/waltos/waltos/image/inputs"
+	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/services/daemon/db"
 )
 
@@ -54,18 +56,65 @@ func (o *output) String() string {
 }
 
 // programs returns the folder of PostgreSQL's programs: that of WALT_POSTGRES_BIN, or
-// the newest of the host.
-func programs() (string, error) {
+// that of the appliance, from the lock.
+var programs = sync.OnceValues(func() (string, error) {
 	if dir := os.Getenv("WALT_POSTGRES_BIN"); dir != "" {
 		return dir, nil
 	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if len(found) == 0 {
-		return "", errors.New("cannot find PostgreSQL: set WALT_POSTGRES_BIN to the folder of its programs")
+	description, err := findUp(filepath.Join("image", "appliance.hcl"))
+	if err != nil {
+		return "", err
 	}
-	slices.Sort(found)
-	return filepath.Dir(found[len(found)-1]), nil
+	in, err := inputs.Open(inputs.Options{Appliance: description, Override: true, Progress: fetch.NewProgress(os.Stderr)})
+	if err != nil {
+		return "", err
+	}
+	ctx := context.Background()
+	if err := in.Ensure(ctx, lock.Root); err != nil {
+		return "", err
+	}
+	box, err := in.Toolbox(ctx, lock.Root)
+	if err != nil {
+		return "", err
+	}
+	return box.Wrappers(ctx, "usr/lib/postgresql/17/bin")
+})
+
+// findUp finds a file of the repository from a folder in it: tests run in the folder
+// of their package.
+func findUp(name string) (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("cannot find %s above the folder of the test", name)
+		}
+		dir = filepath.Dir(dir)
+	}
 }
+
+// disguise has a program of root run as another user: in a user namespace where root
+// is someone else, and so still reads all its files; or, if the machine allows none,
+// as nobody.
+var disguise = sync.OnceValue(func() *syscall.SysProcAttr {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	mapping := []syscall.SysProcIDMap{{ContainerID: nobody, HostID: 0, Size: 1}}
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: mapping, GidMappings: mapping}
+	try := exec.Command("/bin/sh", "-c", ":")
+	try.SysProcAttr = attr
+	if try.Run() == nil {
+		return attr
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+})
 
 // Start makes a cluster and starts it. A test without PostgreSQL fails: it has
 // nothing to say about a database.
@@ -73,7 +122,7 @@ func Start(t testing.TB) *Postgres {
 	t.Helper()
 	bin, err := programs()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("cannot get PostgreSQL: %v", err)
 	}
 	// Not t.TempDir, whose parents another user cannot enter, and whose path may be
 	// longer than a socket's name can be.
@@ -82,7 +131,7 @@ func Start(t testing.TB) *Postgres {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if os.Getuid() == 0 {
+	if attr := disguise(); attr != nil && attr.Credential != nil {
 		if err := os.Chown(dir, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +142,7 @@ func Start(t testing.TB) *Postgres {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("cannot make a cluster: %v\n%s", err, out)
 	}
-	t.Cleanup(func() { p.end(syscall.SIGQUIT) })
+	t.Cleanup(p.Kill)
 	p.Up()
 	return p
 }
@@ -104,9 +153,7 @@ func (p *Postgres) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir = p.dir
 	cmd.Env = []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", "TZ=" + os.Getenv("TZ")}
-	if os.Getuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	}
+	cmd.SysProcAttr = disguise()
 	return cmd
 }
 
@@ -117,14 +164,28 @@ func (p *Postgres) Up() {
 	p.cmd = p.command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off",
 		"-c", "shared_buffers=32MB", "-c", "max_wal_size=256MB")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	if err := p.cmd.Start(); err != nil {
+	// If the test binary dies, so does PostgreSQL: the kernel sends this signal at the
+	// end of the thread that started it, which therefore does nothing else.
+	attr := syscall.SysProcAttr{}
+	if d := disguise(); d != nil {
+		attr = *d
+	}
+	attr.Pdeathsig = syscall.SIGQUIT
+	p.cmd.SysProcAttr = &attr
+	p.done = make(chan struct{})
+	started := make(chan error)
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		runtime.LockOSThread()
+		defer close(done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+		}
+	}(p.cmd, p.done)
+	if err := <-started; err != nil {
 		p.t.Fatalf("cannot start PostgreSQL: %v", err)
 	}
-	p.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		cmd.Wait()
-		close(done)
-	}(p.cmd, p.done)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
@@ -150,12 +211,25 @@ func (p *Postgres) Down() { p.end(syscall.SIGINT) }
 func (p *Postgres) Kill() { p.end(syscall.SIGQUIT) }
 
 func (p *Postgres) end(sig os.Signal) {
+	if p.cmd.Process == nil {
+		return
+	}
 	p.cmd.Process.Signal(sig)
 	<-p.done
 }
 
 func (p *Postgres) admin(database string) string {
 	return fmt.Sprintf("host=%s dbname=%s user=postgres", p.dir, database)
+}
+
+// Psql returns what psql prints of a command.
+func (p *Postgres) Psql(command string) string {
+	p.t.Helper()
+	out, err := p.command("psql", "-X", p.DSN, "-c", command).CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("psql: %v\n%s", err, out)
+	}
+	return string(out)
 }
 
 // Connect opens a session of role postgres, to look at what was done.
