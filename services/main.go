@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"slices"
@@ -54,6 +55,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "usage: services NAME [ARGUMENT...]\nNAME is one of: %s\n", strings.Join(names, ", "))
 		os.Exit(2)
 	}
+	log.SetFlags(0) // the journal stamps lines
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := services[os.Args[1]](ctx, os.Args[2:])
 	cancel()

@@ -1,0 +1,422 @@
+package tests
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waltos/waltos/qemu/platform"
+)
+
+// TestPlatform boots the appliance from its disk through UEFI, and two nodes from it.
+func TestPlatform(t *testing.T) {
+	l := start(t, platform.Options{Nodes: 1, UEFINodes: 1})
+	for _, test := range []struct {
+		name string
+		run  func(*lab)
+	}{
+		{"units are healthy", unitsAreHealthy},
+		{"nodes have booted over the network", nodesHaveBooted},
+		{"client shows the platform", clientShows},
+		{"client boots an image", clientBoots},
+		{"client reads and marks logs", clientLogs},
+		{"clients are refused in words", clientsAreRefused},
+		{"hostile bytes", hostileBytes},
+		{"boot files stay in their folder", bootFilesStay},
+		{"kill -9 of each unit", killEachUnit},
+		{"full data partition", fullDataPartition},
+		{"wrong configuration", wrongConfiguration},
+		{"power cut", powerCut},
+	} {
+		if !t.Run(test.name, func(t *testing.T) { test.run(l.on(t)) }) {
+			break // what follows would fail for the same reason
+		}
+	}
+}
+
+func unitsAreHealthy(l *lab) {
+	l.eventually("health", l.healthy)
+	units, err := l.units(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, name := range []string{
+		"walt-server-netconfig", "postgresql", "rpcbind", "nfs-mountd", "nfs-server", "chrony", "sshd",
+		"walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking",
+		"walt-server-dhcpd", "walt-server-tftpd", "walt-server-httpd", "walt-server-named",
+	} {
+		if u, ok := units[name]; !ok || !u.Wanted {
+			l.t.Errorf("unit %s is not wanted", name)
+		}
+	}
+	l.want(l.root("waltctl status"), "walt-server-main", "running")
+	l.want(l.root("waltctl logs walt-server-main -n 5"), "")
+	l.t.Log("\n" + l.root("waltctl boot"))
+}
+
+func nodesHaveBooted(l *lab) {
+	known, err := l.Inventory(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, h := range l.Nodes() {
+		n := known[h.MAC]
+		if n == nil || !n.Booted || n.Model != "pc-x86-64" || n.Image != "waltplatform/pc-x86-64-default:latest" {
+			l.t.Errorf("%s is %+v", h.Kind, n)
+		}
+	}
+	l.want(l.onNode("cat /proc/mounts"), "overlay / overlay", ":/var/lib/walt/nodes/", "vers=3")
+	l.want(l.onNode("cat /proc/cmdline"), "init=/bin/walt-init", "walt.node.model=pc-x86-64", "boot=walt")
+	// The node finds names by the server.
+	l.want(l.onNode("nslookup server.walt"), "192.168.152.1")
+}
+
+func clientShows(l *lab) {
+	n := l.node()
+	all := l.walt("node", "show", "--all")
+	l.want(all, "The following nodes are currently free:", n.Name+" ", "pc-x86-64", n.IP)
+	if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(n.Name) + ` +physical +pc-x86-64 +` + regexp.QuoteMeta(n.IP) + ` +LAN +yes *$`).MatchString(all) {
+		l.t.Errorf("the row of %s is not in upstream's layout:\n%s", n.Name, all)
+	}
+	l.want(l.walt("node", "show"), "You currently do not own any nodes.", "Re-run with --all to see all available nodes.")
+	l.want(l.walt("device", "show"), "The WalT network contains the following devices:", "walt-server", "server", "node (physical)", "192.168.152.1")
+	l.want(l.walt("image", "show", "--all"), "pc-x86-64-default", "Your working set is made of the following images:")
+}
+
+// clientBoots lets the first node boot an image of the user: it becomes the user's,
+// reboots, and is back.
+func clientBoots(l *lab) {
+	n, before := l.node(), l.bootID()
+	l.want(l.walt("node", "boot", n.Name, "pc-x86-64-default"), "will now boot pc-x86-64-default.", "rebooted ok.")
+	l.walt("node", "wait", n.Name)
+	l.eventually("the node's return", func(context.Context) error {
+		if now := l.node(); !now.Booted || now.Image != "lab/pc-x86-64-default:latest" {
+			return fmt.Errorf("the node is %+v", now)
+		}
+		return nil
+	})
+	if l.bootID() == before {
+		l.t.Error("the node did not reboot")
+	}
+	l.want(l.walt("node", "show"), "You currently own the following nodes:", n.Name)
+	l.want(l.walt("node", "rename", n.Name, "bench-1"), "")
+	l.want(l.walt("node", "show", "--names-only"), "bench-1")
+	l.want(l.onNode("nslookup bench-1.walt"), n.IP)
+	// A soft reboot, waited for.
+	before = l.bootID()
+	l.want(l.walt("node", "reboot", "bench-1"), "Node bench-1: rebooted ok.")
+	l.walt("node", "wait", "bench-1")
+	if l.bootID() == before {
+		l.t.Error("the node did not reboot")
+	}
+}
+
+func clientLogs(l *lab) {
+	n := l.node()
+	l.want(l.walt("log", "add-checkpoint", "cp1"), "New checkpoint cp1 recorded at server time:")
+	l.want(l.walt("log", "list-checkpoints"), "cp1")
+
+	// A realtime session sees a line that the node logs now.
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	reader, writer := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Client(platform.DefaultUser).Run(ctx, nil, writer, writer, "log", "show", "--realtime", "--nodes", n.Name)
+		writer.CloseWithError(errors.Join(err, io.EOF))
+		ended <- err
+	}()
+	seen := make(chan string, 1)
+	go func() {
+		var all strings.Builder
+		buffer := make([]byte, 4096)
+		for {
+			count, err := reader.Read(buffer)
+			all.Write(buffer[:count])
+			if strings.Contains(all.String(), "weather.test") || err != nil {
+				seen <- all.String()
+				io.Copy(io.Discard, reader)
+				return
+			}
+		}
+	}()
+	for found := false; !found; {
+		l.onNode("walt-log-echo weather.test it rains")
+		select {
+		case text := <-seen:
+			l.want(text, n.Name+".weather.test -> it rains")
+			found = true
+		case <-time.After(time.Second): // the session was not open yet: log once more
+		case <-ctx.Done():
+			l.t.Fatal("the realtime session saw nothing")
+		}
+	}
+	cancel()
+	<-ended
+	// The history has it too, and what the platform said of the node.
+	l.want(l.walt("log", "show", "--history", "cp1:", "--nodes", n.Name), "it rains")
+	l.want(l.walt("log", "show", "--history", "full", "--platform"), "node "+n.Name+" is booted", "new node name=")
+	l.want(l.walt("log", "show", "--history", "full", "--nodes", n.Name, "--streams", "walt-init"), "Handing over to WALT image init.")
+	l.want(l.walt("log", "remove-checkpoint", "cp1"), "Done.")
+}
+
+// clientsAreRefused: what fails is answered, never silent.
+func clientsAreRefused(l *lab) {
+	for _, args := range [][]string{
+		{"node", "boot", "no-such-node", "default"},
+		{"node", "boot", "bench-1", "no-such-image"},
+		{"image", "publish", "no-such-image"},
+		{"advanced", "update-default-images"},
+	} {
+		ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+		stdout, stderr, _, err := l.Walt(ctx, args...)
+		if err != nil || ctx.Err() != nil || strings.TrimSpace(stdout+stderr) == "" {
+			l.t.Errorf("walt %s: %v, %q", strings.Join(args, " "), err, stdout+stderr)
+		}
+		cancel()
+	}
+}
+
+// hostileBytes sends garbage to both ports: the session is closed, the daemon lives,
+// the next client is served.
+func hostileBytes(l *lab) {
+	before, err := l.units(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	random := make([]byte, 1<<16)
+	rand.Read(random)
+	for name, bytes := range map[string][]byte{
+		"nothing":          nil,
+		"random":           random,
+		"endless line":     []byte(strings.Repeat("1", 1<<20)),
+		"unknown request":  []byte("99\n"),
+		"unknown api":      []byte("10\nNOAPI\n('API_CALL', 'x', (), {})\n"),
+		"not a literal":    []byte("10\nCSAPI\n__import__('os').system('reboot')\n"),
+		"deep literal":     []byte("10\nCSAPI\n" + strings.Repeat("(", 100000) + "\n"),
+		"evil pickle":      []byte("10\nCSAPI\n('SET_MODE', 'pickle4')\n\x80\x04cos\nsystem\n(S'reboot'\ntR."),
+		"huge pickle":      []byte("10\nCSAPI\n('SET_MODE', 'pickle4')\n\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f"),
+		"dump of garbage":  []byte("1\n\x80\x04garbage."),
+		"dump of nothing":  []byte("1\n"),
+		"bad log stream":   []byte("0\n\xff\xfe\n\xff\n\xff\n"),
+		"result unasked":   []byte("10\nCSAPI\n('RESULT', 1)\n"),
+		"call of nothing":  []byte("10\nCSAPI\n('API_CALL',)\n"),
+		"private method":   []byte("10\nCSAPI\n('API_CALL', '__class__', (), {})\n"),
+		"server api":       []byte("10\nSSAPI\n('API_CALL', 'register_device', ('', '', '192.168.152.9', '00:00:00:00:00:01'), {})\n"),
+		"boot of a client": []byte("14\n\n"),
+	} {
+		for _, port := range []uint16{12345, 12347} {
+			if err := send(l.t.Context(), l.Endpoint(port), bytes); err != nil {
+				l.t.Errorf("%s on %d: %v", name, port, err)
+			}
+		}
+	}
+	l.walt("node", "show", "--all")
+	after, err := l.units(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for name, u := range before {
+		if after[name].PID != u.PID {
+			l.t.Errorf("unit %s was restarted: %s", name, after[name].Reason)
+		}
+	}
+}
+
+// send connects, sends, and reads until the peer closes or a little time has passed.
+func send(ctx context.Context, address string, bytes []byte) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	deadline := time.Now().Add(5 * time.Second)
+	conn.SetDeadline(deadline)
+	conn.Write(bytes) // a peer that closes early is right
+	conn.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, conn)
+	return nil
+}
+
+// bootFilesStay: a node that asks for a file outside of its boot folder is refused,
+// by TFTP and by HTTP.
+func bootFilesStay(l *lab) {
+	l.want(l.onNode("wget -q -O - http://192.168.152.1/boot/start.ipxe | head -n 1"), "#!ipxe")
+	l.want(l.onNode("cd /tmp && tftp -g -r start.ipxe -l fetched 192.168.152.1 && head -n 1 fetched"), "#!ipxe")
+	for _, path := range []string{"../../../../../../etc/passwd", "/etc/passwd", "..%2f..%2f..%2f..%2fetc/passwd", "nodes/../../../../etc/shadow"} {
+		out := l.onNode("cd /tmp && rm -f stolen; tftp -g -r '" + path + "' -l stolen 192.168.152.1 2>&1; wget -O stolen2 'http://192.168.152.1/boot/" + path + "' 2>&1; cat stolen stolen2 2>/dev/null; true")
+		if strings.Contains(out, "root:") {
+			l.t.Errorf("the file %s was given out:\n%s", path, out)
+		}
+	}
+}
+
+// killEachUnit kills the process of each unit in turn: each comes back, no node
+// reboots, the client is served.
+func killEachUnit(l *lab) {
+	l.eventually("health", l.healthy)
+	units, err := l.units(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	boot := l.bootID()
+	var names []string
+	for name, u := range units {
+		if u.PID > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) < 12 {
+		l.t.Fatalf("only %d units have a process: %v", len(names), names)
+	}
+	for _, name := range names {
+		began := time.Now()
+		l.SSH(l.t.Context(), fmt.Sprintf("kill -9 %d", units[name].PID)) // for sshd the session may end too
+		l.eventually("the return of "+name, func(ctx context.Context) error {
+			now, err := l.units(ctx)
+			if err != nil {
+				return err
+			}
+			if u := now[name]; u.PID == 0 || u.PID == units[name].PID {
+				return fmt.Errorf("unit %s is %s with pid %d: %s", name, u.State, u.PID, u.Reason)
+			}
+			return l.healthy(ctx)
+		})
+		l.t.Logf("%s is back after %.1f s", name, time.Since(began).Seconds())
+	}
+	l.eventually("service to clients", func(ctx context.Context) error {
+		stdout, stderr, code, err := l.Walt(ctx, "node", "show")
+		if err != nil || code != 0 || !strings.Contains(stdout, "bench-1") {
+			return fmt.Errorf("walt node show: %d, %v: %s%s", code, err, stdout, stderr)
+		}
+		return nil
+	})
+	if !l.node().Booted {
+		l.t.Error("the server takes the node for down")
+	}
+	if l.bootID() != boot {
+		l.t.Error("the node has rebooted")
+	}
+	// Files that the node has not read yet still come.
+	l.want(l.onNode("echo 3 > /proc/sys/vm/drop_caches; ls /bin | wc -l; echo done"), "done")
+}
+
+// fullDataPartition: services say so, nothing stored is lost, and all recovers.
+func fullDataPartition(l *lab) {
+	l.walt("log", "add-checkpoint", "before-full")
+	l.root("dd if=/dev/zero of=/var/fill bs=1M 2>/dev/null; dd if=/dev/zero of=/var/fill2 bs=4k 2>/dev/null; sync; true")
+	for range 20 {
+		l.onNode("walt-log-echo full.test line while full")
+	}
+	l.want(l.walt("node", "show"), "bench-1")
+	l.want(l.walt("log", "list-checkpoints"), "before-full")
+	l.root("rm -f /var/fill /var/fill2; sync")
+	l.eventually("recovery", func(ctx context.Context) error {
+		if err := l.healthy(ctx); err != nil {
+			return err
+		}
+		if _, err := l.SSH(ctx, nodeShell(l.node().IP)+"walt-log-echo full.test space again"); err != nil {
+			return err
+		}
+		stdout, stderr, _, err := l.Walt(ctx, "log", "show", "--history", "before-full:", "--nodes", "my-nodes", "--streams", "full.test")
+		if err != nil || !strings.Contains(stdout, "space again") {
+			return fmt.Errorf("the log shows %q, %v", stdout+stderr, err)
+		}
+		return nil
+	})
+	l.want(l.walt("log", "list-checkpoints"), "before-full")
+}
+
+// wrongConfiguration: the appliance boots with the last good one and says why. The
+// boot of this test is also an ordered restart.
+func wrongConfiguration(l *lab) {
+	l.root("cp /etc/walt/walt.hcl /var/lib/walt/good.hcl; sed -i 's/interface/interfase/' /etc/walt/walt.hcl; sync")
+	l.reboot()
+	s, err := l.status(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.want(s.Refused, "interfase", `Did you mean "interface"`)
+	l.want(l.root("waltctl status"), "interfase")
+	l.root("mv /var/lib/walt/good.hcl /etc/walt/walt.hcl; sync")
+}
+
+// reboot restarts the appliance in order, and waits until it serves again.
+func (l *lab) reboot() {
+	l.t.Helper()
+	l.SSH(l.t.Context(), "waltctl poweroff")
+	l.eventually("power off", func(context.Context) error {
+		if l.Appliance.Running() {
+			return errors.New("it is still on")
+		}
+		return nil
+	})
+	if err := l.PowerOn(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+	l.eventually("health", l.healthy)
+}
+
+// powerCut: what was stored and acknowledged is there after the power came back.
+func powerCut(l *lab) {
+	n := l.node()
+	if err := l.AwaitBooted(l.t.Context(), l.Nodes()[0]); err != nil {
+		l.t.Fatal(err)
+	}
+	l.walt("log", "add-checkpoint", "before-cut")
+	l.onNode("walt-log-echo cut.test before the cut")
+	l.eventually("storage of the line", func(ctx context.Context) error {
+		stdout, _, _, err := l.Walt(ctx, "log", "show", "--history", "before-cut:", "--nodes", n.Name)
+		if err != nil || !strings.Contains(stdout, "before the cut") {
+			return fmt.Errorf("the log shows %q, %v", stdout, err)
+		}
+		return nil
+	})
+	l.walt("node", "rename", n.Name, "bench-2")
+	l.PowerCut()
+	if err := l.PowerOn(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+	l.eventually("health", l.healthy)
+	l.want(l.walt("node", "show"), "bench-2")
+	l.want(l.walt("log", "list-checkpoints"), "before-cut", "before-full")
+	l.want(l.walt("log", "show", "--history", "before-cut:", "--nodes", "bench-2"), "before the cut")
+	// The nodes come back by themselves.
+	for _, h := range l.Nodes() {
+		if err := l.AwaitBooted(l.t.Context(), h); err != nil {
+			l.t.Error(err)
+		}
+	}
+}
+
+// TestDirectKernel boots the kernel without firmware, on a machine whose platform
+// interface does not exist: the platform comes up for virtual nodes only.
+func TestDirectKernel(t *testing.T) {
+	site := `
+network "walt-net" {
+  interface = "eth7"
+  ip        = "192.168.152.1/24"
+}
+network "walt-out" {
+  interface = "eth0"
+  ip        = "dhcp"
+}
+ssh {
+  authorized_keys = ["@KEY@"]
+}
+`
+	l := start(t, platform.Options{Direct: true, Site: site})
+	l.eventually("health", l.healthy)
+	l.want(l.walt("device", "show"), "walt-server", "192.168.152.1")
+	l.want(l.root("waltctl logs walt-server-netconfig"), "eth7")
+}
