@@ -51,12 +51,14 @@ type Store interface {
 	Checkpoints(ctx context.Context, user string) ([]db.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, cp db.Checkpoint) (bool, error)
 	DeleteCheckpoint(ctx context.Context, user, name string) (bool, error)
+	QueryLogs(ctx context.Context, f db.LogFilter, block func([]db.Record) error) error
 }
 
 // Logs is where log lines go and come from: *logs.Hub.
 type Logs interface {
 	Emit(stream, line string)
 	Count(ctx context.Context, f db.LogFilter) (int, error)
+	Flush(ctx context.Context) error
 	Forget(ctx context.Context, mac string) error
 	ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
 	ServeDump(ctx context.Context, conn net.Conn, r *bufio.Reader)

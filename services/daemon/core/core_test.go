@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/core/nodes"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
@@ -113,6 +115,10 @@ func (m *memory) find(user, name string, remove bool) (bool, error) {
 	return false, nil
 }
 
+func (m *memory) QueryLogs(_ context.Context, f db.LogFilter, block func([]db.Record) error) error {
+	return block([]db.Record{{Time: time.Unix(5, 0), Line: f.StreamsRegexp, Issuer: f.Issuers[0], Stream: "s"}})
+}
+
 // lines is a Logs that keeps the lines of the server.
 type lines struct {
 	mu   sync.Mutex
@@ -136,6 +142,7 @@ func (l *lines) take() []string {
 func (l *lines) Count(_ context.Context, f db.LogFilter) (int, error) {
 	return len(f.Issuers) + int(*f.Start), nil
 }
+func (l *lines) Flush(context.Context) error                                  { return nil }
 func (l *lines) Forget(context.Context, string) error                         { return nil }
 func (l *lines) ServeIncoming(_ context.Context, c net.Conn, _ *bufio.Reader) { c.Close() }
 func (l *lines) ServeDump(_ context.Context, c net.Conn, _ *bufio.Reader)     { c.Close() }
@@ -671,5 +678,40 @@ func TestNeighborIsASwitch(t *testing.T) {
 	}
 	if got := p.lines.take(); len(got) != 3 || got[2] != "platform.devices: Node pc is connected on switch-000013, so switch-000013 is a switch." {
 		t.Errorf("logged %q", got)
+	}
+}
+
+func TestWebAPI(t *testing.T) {
+	p := start(t, nil)
+	p.populate(t)
+	decode := func(request any) func(any) error {
+		return func(v any) error {
+			data, err := connector.Encode(request)
+			if err != nil {
+				return err
+			}
+			return connector.Decode(data, v)
+		}
+	}
+	methods := p.webMethods()
+	found, err := methods[state.MethodImages](t.Context(), decode(state.ImagesRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, i := range found.([]state.Image) {
+		names = append(names, fmt.Sprint(i.FullName, " ", i.User, " ", i.InUse, " ", i.Compatibility))
+	}
+	want := []string{
+		"bob/tool:v2 bob false [rpi-b rpi-b-plus]",
+		"waltplatform/pc-x86-64-default:latest waltplatform true [pc-x86-64]",
+		"waltplatform/rpi-b-default:latest waltplatform true [rpi-b rpi-b-plus]",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("images %q", names)
+	}
+	logs, err := methods[state.MethodLogs](t.Context(), decode(state.LogsRequest{From: 1, To: 9, Issuer: "pc", Stream: "a|b"}))
+	if err != nil || !reflect.DeepEqual(logs, []state.LogRecord{{Timestamp: 5, Line: "^(a|b)$", Issuer: "pc", Stream: "s"}}) {
+		t.Errorf("logs %v, %v", logs, err)
 	}
 }

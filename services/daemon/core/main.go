@@ -108,7 +108,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		config.Images = p.images
 	}
 	p.daemon = New(config)
-	p.state = state.NewServer(p.daemon, nil)
+	p.state = state.NewServer(p.daemon, p.daemon.webMethods())
 	return p, nil
 }
 

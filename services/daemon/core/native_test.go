@@ -163,6 +163,11 @@ func TestNativeDaemon(t *testing.T) {
 	call("rename", "here", "there")
 	n.stop()
 	n.startMain()
+	// A call that was sent to the process that ended fails, the next ones are served.
+	dbtest.Wait(t, "server-main", func(ctx context.Context) error {
+		_, err := s.Call(ctx, "get_time")
+		return err
+	})
 	if got := call("develop_device_set", "all-devices"); got != "there,walt-server" {
 		t.Errorf("after a restart: %v", got)
 	}

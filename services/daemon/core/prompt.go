@@ -137,9 +137,9 @@ func (s *stream) pipe(cmd *exec.Cmd) error {
 		input.Close()
 	})
 	_ = cmd.Wait() // no exit status is transmitted
-	err = s.conn.Close()
+	s.conn.Close()
 	fed.Wait()
-	return err
+	return nil
 }
 
 // terminal runs a command in a new terminal, as leader of its session.
@@ -174,9 +174,9 @@ func (s *stream) terminal(p params, cmd *exec.Cmd) error {
 	})
 	_, _ = io.Copy(s.conn, master) // ends with EIO when the terminal has no user left
 	_ = cmd.Wait()
-	err = s.conn.Close()
+	s.conn.Close()
 	typed.Wait()
-	return err
+	return nil
 }
 
 func (p params) get(key string) any {
