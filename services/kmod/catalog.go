@@ -38,10 +38,11 @@ type Catalog struct {
 	aliasErr error
 }
 
-// dependency is one line of modules.dep: paths relative to the module folder.
+// dependency is one line of modules.dep: paths relative to the module folder. Of 2,700
+// lines a closure needs a few, so the second part is split when it is asked for.
 type dependency struct {
 	path  string
-	needs []string // paths
+	needs string // paths, what is nearest first
 }
 
 // SoftDependency is one line of modules.softdep: modules (or aliases) to try
@@ -222,7 +223,7 @@ func (w *walk) visit(name string, soft bool) error {
 		return err
 	}
 	// modules.dep lists what is nearest first; what is needed by all comes last.
-	for _, file := range slices.Backward(module.needs) {
+	for _, file := range slices.Backward(strings.Fields(module.needs)) {
 		if err := w.visit(Normalize(file), soft); err != nil {
 			return fmt.Errorf("module %s: %w", name, err)
 		}
@@ -243,7 +244,7 @@ func (w *walk) harden(name string, soft bool) {
 		return
 	}
 	w.steps[i].Soft = false
-	for _, file := range w.catalog.modules[name].needs {
+	for _, file := range strings.Fields(w.catalog.modules[name].needs) {
 		w.harden(Normalize(file), false)
 	}
 }
@@ -261,29 +262,34 @@ func lines(r io.Reader, each func(line string) error) error {
 	return scanner.Err()
 }
 
-// parseDep reads "PATH: PATH..." lines.
+// parseDep reads "PATH: PATH..." lines. The second part only serves to find the lines of
+// other modules, by name, so it may say anything.
 func parseDep(r io.Reader) (map[string]dependency, error) {
-	modules := map[string]dependency{}
-	return modules, lines(r, func(line string) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	text := string(data) // one allocation, which all the entries share
+	modules := make(map[string]dependency, strings.Count(text, "\n"))
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		if len(line) > maxLine {
+			return nil, fmt.Errorf("line %d: longer than %d bytes", number, maxLine)
+		}
 		file, needs, ok := strings.Cut(line, ":")
 		if !ok {
 			if strings.TrimSpace(line) == "" {
-				return nil
+				continue
 			}
-			return fmt.Errorf("no colon in %q", line)
+			return nil, fmt.Errorf("line %d: no colon in %q", number, line)
 		}
-		d := dependency{path: strings.TrimSpace(file)}
-		if len(needs) > 0 {
-			d.needs = strings.Fields(needs)
+		if file = strings.TrimSpace(file); !fs.ValidPath(file) || file == "." {
+			return nil, fmt.Errorf("line %d: %q is not a path below the module folder", number, file)
 		}
-		for _, p := range append([]string{d.path}, d.needs...) {
-			if !fs.ValidPath(p) || p == "." {
-				return fmt.Errorf("%q is not a path below the module folder", p)
-			}
-		}
-		modules[Normalize(d.path)] = d
-		return nil
-	})
+		modules[Normalize(file)] = dependency{file, needs}
+	}
+	return modules, nil
 }
 
 func parseBuiltin(r io.Reader) (map[string]bool, error) {

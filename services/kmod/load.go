@@ -28,7 +28,11 @@ func Folder() (string, error) {
 // Loader loads modules into the running kernel. It is safe for concurrent use.
 type Loader struct {
 	Catalog *Catalog
-	dir     string
+	// Relax, if set, is called before a cold plug loads what only makes the processor
+	// faster: for the caller to give way to others.
+	Relax func()
+
+	dir string
 
 	mu   sync.Mutex
 	done map[string]bool
@@ -128,6 +132,9 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module 
 			return report, err
 		}
 		for _, alias := range fresh {
+			if urgency(alias) == optional && l.Relax != nil {
+				l.Relax()
+			}
 			for _, module := range found[alias] {
 				if tried[module] || wanted != nil && !wanted(module) {
 					continue
@@ -148,16 +155,22 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module 
 	return report, ctx.Err()
 }
 
+const (
+	urgent = iota
+	usual
+	optional
+)
+
 // urgency orders a cold plug: disks and networks first, what is waited for; the many
 // optimisations that a processor asks for last.
 func urgency(alias string) int {
 	switch kind, _, _ := strings.Cut(alias, ":"); kind {
 	case "virtio", "pci", "nvme", "scsi":
-		return 0
+		return urgent
 	case "cpu":
-		return 2
+		return optional
 	}
-	return 1
+	return usual
 }
 
 // Modaliases returns the distinct modalias texts of all devices below a folder,

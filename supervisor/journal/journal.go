@@ -297,7 +297,8 @@ func (j *Journal) store(data []byte, first uint64) error {
 		if err := j.prune(); err != nil {
 			return err
 		}
-		f, err := os.OpenFile(segmentPath(j.dir, first), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		// A segment of that name would hold nothing but the torn beginning of this record.
+		f, err := os.OpenFile(segmentPath(j.dir, first), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
 		if err != nil {
 			return fmt.Errorf("cannot begin journal segment: %w", err)
 		}

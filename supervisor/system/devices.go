@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -27,8 +28,12 @@ const DriversName = "walt-drivers"
 // unwanted modules match devices but do harm or nothing (after Debian's blacklist).
 var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
 
-// early are wanted before the devices ask: the way to switch the machine off in order.
-var early = []string{"button", "evdev"}
+// early are loaded before any device asks: what switches the machine off in order, and
+// what the network and NFS ask the kernel for, each of which would be a process of its own.
+var early = []string{
+	"button", "evdev",
+	"bridge", "dummy", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct", "nft_fib_ipv4", "af_packet", "nfsd",
+}
 
 // LoadDrivers is the program DriversName: without arguments it loads the drivers of all
 // devices, with arguments those of the given modaliases, or modules by name.
@@ -44,6 +49,9 @@ func LoadDrivers(args []string) error {
 	wanted := func(module string) bool { return !slices.Contains(unwanted, module) }
 	if len(args) == 0 {
 		earlyErr := loader.Load(early...)
+		// Priority belongs to the thread, which is the one that loads.
+		runtime.LockOSThread()
+		loader.Relax = func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowPriority) }
 		result, err := loader.Coldplug(context.Background(), "/sys/devices", wanted)
 		fmt.Printf("%d devices, drivers: %s\n", result.Devices, strings.Join(result.Loaded, " "))
 		return errors.Join(append(result.Failed, earlyErr, err)...)
@@ -69,6 +77,9 @@ func LoadDrivers(args []string) error {
 	}
 	return errors.Join(failures...)
 }
+
+// lowPriority is the nice value of work that nobody waits for.
+const lowPriority = 15
 
 // hotplugTime is how long aliases are gathered before a process loads their drivers: one
 // new device brings several.

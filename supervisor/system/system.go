@@ -285,6 +285,7 @@ func (s *system) summarise() {
 	if !s.everSaid {
 		s.everSaid = true
 		s.ready = report.Uptime()
+		debug.FreeOSMemory() // what reading the units has left
 	}
 	s.summary = text
 	if state == "degraded" {
