@@ -27,7 +27,7 @@ var Failures = []*regexp.Regexp{
 	regexp.MustCompile(`EXT4-fs error|EROFS.*error`),
 	regexp.MustCompile(`walt: fatal`),
 	regexp.MustCompile(`walt: \S+: FAILED: .*given up`),
-	regexp.MustCompile(`No bootable device`),
+	regexp.MustCompile(`No bootable device\.\s*$`), // a BIOS that does not retry
 	regexp.MustCompile(`BdsDxe: No bootable option`),
 }
 

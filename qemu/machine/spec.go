@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Program is a QEMU ready to be run.
@@ -53,6 +54,9 @@ type Spec struct {
 
 	// Serial says that the machine has no screen: the BIOS then writes on the console.
 	Serial bool
+	// Retry is how long a BIOS that found nothing to boot waits before it looks again;
+	// 0: it stops.
+	Retry time.Duration
 	// State, if not empty, names a snapshot of the disks to continue from.
 	State string
 }
@@ -168,6 +172,9 @@ func (s *Spec) arguments() []string {
 			order++
 		}
 		add("-device", device)
+	}
+	if s.Retry > 0 {
+		add("-boot", fmt.Sprintf("reboot-timeout=%d", s.Retry.Milliseconds()))
 	}
 	if s.State != "" {
 		add("-loadvm", s.State)

@@ -17,6 +17,9 @@ import (
 // and not QEMU's 52:54:00, by which the server tells virtual and VPN nodes.
 const nodeMAC = "02:00:00:00:01:%02x"
 
+// nodeRetry is between two attempts of a node to boot.
+const nodeRetry = 3 * time.Second
+
 // newNode describes the next node.
 func (l *Lab) newNode(uefi bool) (*Host, error) {
 	l.mu.Lock()
@@ -34,6 +37,7 @@ func (l *Lab) newNode(uefi bool) (*Host, error) {
 	}
 	h.spec = machine.Spec{
 		Name: h.Name, Memory: o.NodeMemory, Accelerator: o.Accelerator, Serial: true,
+		Retry: nodeRetry, // the server may be away for a while
 		Disks: []machine.Disk{{File: disk, Detached: true}},
 	}
 	card := machine.Card{MAC: h.MAC}
