@@ -74,9 +74,9 @@ func (c *call) candidates(kind string, words []string, partial string) ([]string
 		if len(words) > 0 && strings.Contains(words[len(words)-1], ":") {
 			return append(c.clientFiles(partial), "booted-image"), nil
 		}
-		return c.operands(kind, user), nil
+		return c.operands(kind, user, partial), nil
 	case "NODE_CP_SRC", "IMAGE_CP_SRC":
-		return append(c.clientFiles(partial), c.operands(kind, user)...), nil
+		return append(c.clientFiles(partial), c.operands(kind, user, partial)...), nil
 	}
 	return nil, nil
 }
@@ -207,16 +207,20 @@ func (c *call) clientFiles(partial string) []string {
 	return files
 }
 
-// operands lists what a copy can be made from or to, besides files of the client.
-func (c *call) operands(kind, user string) []string {
+// operands lists what a copy can be made from or to, besides files of the client. Paths
+// on a node or in an image are not completed.
+func (c *call) operands(kind, user, partial string) []string {
 	names := nodeNames(c.registry.View(), user, true)
 	if strings.HasPrefix(kind, "IMAGE") {
 		names = c.imageCandidates("IMAGE", user)
 	}
-	for i := range names {
-		names[i] += ":"
+	var list []string
+	for _, name := range names {
+		if !strings.HasPrefix(partial, name+":") {
+			list = append(list, name+":")
+		}
 	}
-	return names
+	return list
 }
 
 // filterCandidates keeps the candidates that begin as the partial word. A single one to

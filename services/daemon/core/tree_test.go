@@ -1,0 +1,67 @@
+package core
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/db"
+)
+
+func TestDeviceTree(t *testing.T) {
+	r := registry.New(netip.MustParsePrefix("192.168.152.1/24"))
+	explore := map[string]any{"lldp.explore": true}
+	r.Put(
+		db.Device{MAC: "02:00:00:00:00:01", Name: "walt-server", Type: registry.Server},
+		db.Device{MAC: "02:00:00:00:00:02", Name: "switch1", Type: registry.Switch, Conf: explore},
+		db.Device{MAC: "02:00:00:00:00:03", Name: "switch2", Type: registry.Switch, Conf: explore},
+		db.Device{MAC: "02:00:00:00:00:04", Name: "vn2", Type: registry.Node},
+		db.Device{MAC: "02:00:00:00:00:05", Name: "rpi1", Type: registry.Node},
+		db.Device{MAC: "02:00:00:00:00:06", Name: "switch3", Type: registry.Switch},
+		db.Device{MAC: "02:00:00:00:00:07", Name: "odd", Type: registry.Unknown},
+	)
+	d := &Daemon{registry: r}
+	d.tables.set(db.Everything{
+		SwitchPorts: []db.SwitchPort{{MAC: "02:00:00:00:00:02", Port: 32, Name: "SR32"}},
+		Topology: []db.Topology{
+			{MAC1: "02:00:00:00:00:01", MAC2: "02:00:00:00:00:02", Port2: 1, Confirmed: true},
+			{MAC1: "02:00:00:00:00:02", MAC2: "02:00:00:00:00:03", Port1: 7, Port2: 1},
+			{MAC1: "02:00:00:00:00:03", MAC2: "02:00:00:00:00:04", Port1: 3},
+			{MAC1: "02:00:00:00:00:02", MAC2: "02:00:00:00:00:05", Port1: 32, Confirmed: true},
+			{MAC1: "02:00:00:00:00:02", MAC2: "02:00:00:00:00:06", Port1: 12, Confirmed: true},
+			{MAC1: "02:00:00:00:00:02", MAC2: "02:00:00:00:00:07", Confirmed: true},
+		},
+	})
+	show := func(all bool) string {
+		c := &call{Context: t.Context(), Daemon: d, client: newUser("alice"), api: "CSAPI", method: apis["CSAPI"]["device_tree"], values: []any{all}}
+		text, err := c.deviceTree()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text.(string)
+	}
+	want := `
+-- switch1 --
+ ├─1: walt-server
+ ├─7: (-- switch2 --)
+ │    ├─1: ~> back to -- switch1 --
+ │    └─3: (vn2)
+ ├─12: -- switch3 --
+ │     └─[...] ~> forbidden (cf. walt device config)
+ └─SR32: rpi1
+
+notes:
+- this view comes from last network scan (use 'walt device rescan' to update)
+- devices marked with parentheses were not detected at last scan
+
+tips:
+- use 'walt device tree --all' to see all devices detected
+`
+	if got := show(false); !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := show(true); !strings.Contains(got, "\n ├─?: <? odd ?>\n ├─1: walt-server\n") || !strings.Contains(got, "\n ├─12: -- switch3 --\n └─SR32: rpi1\n") {
+		t.Errorf("with all devices:\n%s", got)
+	}
+}
