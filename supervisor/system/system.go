@@ -58,7 +58,6 @@ type system struct {
 	launcher *process.Launcher
 	manager  *unit.Manager
 	site     site.Result
-	version  string
 
 	shutdown chan string // "poweroff" or "reboot"
 

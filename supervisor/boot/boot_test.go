@@ -1,0 +1,25 @@
+package boot
+
+import "testing"
+
+func TestParameter(t *testing.T) {
+	const line = "console=tty0 quiet panic=10 walt.root=root-a panic=5 name=\"q\"\n"
+	for name, want := range map[string]string{"panic": "5", "walt.root": "root-a", "name": "q", "console": "tty0"} {
+		if got, ok := parameter(line, name); !ok || got != want {
+			t.Errorf("%s is %q, %v", name, got, ok)
+		}
+	}
+	if _, ok := parameter(line, "quiet"); ok {
+		t.Error("a flag has a value")
+	}
+}
+
+func TestStepsSayWhatToDo(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range Steps() {
+		if s.Name == "" || s.Advice == "" || seen[s.String()] {
+			t.Errorf("step %+v", s)
+		}
+		seen[s.String()] = true
+	}
+}
