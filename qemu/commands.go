@@ -22,7 +22,15 @@ func statusCommand(lab folderOf) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the machines and ports of the lab", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := ask(cmd.Context(), lab, control.Request{Command: control.Status})
+			folder, err := lab()
+			if err != nil {
+				return err
+			}
+			answer, err := control.Ask(cmd.Context(), folder, control.Request{Command: control.Status})
+			if errors.Is(err, control.ErrNone) && platform.Running(folder) {
+				fmt.Println("the lab is starting: \"qemu logs\" shows how far it is")
+				return nil
+			}
 			if err != nil {
 				return err
 			}

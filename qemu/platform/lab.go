@@ -44,14 +44,19 @@ type Lab struct {
 
 // Start starts a lab and returns when its appliance serves and its nodes are booted.
 // The context bounds the start only; the lab runs until Stop. On error everything is
-// taken down, and the error ends with what the consoles showed last.
+// taken down, and the error ends with what the consoles showed last, unless the context
+// was at fault.
 func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("cannot start the lab: %w", err)
 	}
 	l := &Lab{options: o, begin: time.Now(), booted: map[string]time.Duration{}}
 	if err := l.start(ctx); err != nil {
-		err = fmt.Errorf("cannot start the lab: %w%s", err, l.evidence())
+		evidence := ""
+		if ctx.Err() == nil { // else nothing went wrong
+			evidence = l.evidence()
+		}
+		err = fmt.Errorf("cannot start the lab: %w%s", err, evidence)
 		l.Stop()
 		return nil, err
 	}
