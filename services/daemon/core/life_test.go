@@ -1,0 +1,226 @@
+package core
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/db/dbtest"
+	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/wire/pickle"
+)
+
+// asMain makes this program be server-main, with the arguments that follow.
+const asMain = "server-main-of-a-test"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asMain {
+		if err := Main(context.Background(), os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// keeper is what a supervisor does for server-main: it keeps descriptors between its
+// lives.
+type keeper struct {
+	t      *testing.T
+	args   []string
+	socket *net.UnixConn // of notifications
+
+	mu    sync.Mutex
+	files map[string]*os.File
+	ready chan bool
+	cmd   *exec.Cmd
+}
+
+func newKeeper(t *testing.T, args ...string) *keeper {
+	// Not in t.TempDir, whose path may be longer than a socket's name can be.
+	dir, err := os.MkdirTemp("", "walt-life")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	k := &keeper{t: t, args: args, socket: socket, files: map[string]*os.File{}, ready: make(chan bool, 1)}
+	t.Setenv("NOTIFY_SOCKET", path)
+	go k.receive()
+	t.Cleanup(k.kill)
+	return k
+}
+
+func (k *keeper) receive() {
+	text, rights := make([]byte, 4096), make([]byte, 4096)
+	for {
+		n, n2, _, _, err := k.socket.ReadMsgUnix(text, rights)
+		if err != nil {
+			return
+		}
+		var fds []int
+		if messages, err := unix.ParseSocketControlMessage(rights[:n2]); err == nil && len(messages) > 0 {
+			fds, _ = unix.ParseUnixRights(&messages[0])
+		}
+		message := string(text[:n])
+		name := ""
+		if _, after, found := strings.Cut(message, "FDNAME="); found {
+			name = notify.UnescapeName(after)
+		}
+		k.mu.Lock()
+		switch {
+		case message == "READY=1":
+			k.ready <- true
+		case strings.HasPrefix(message, "FDSTORE=1") && len(fds) == 1:
+			k.files[name] = os.NewFile(uintptr(fds[0]), name)
+		case strings.HasPrefix(message, "FDSTOREREMOVE=1") && k.files[name] != nil:
+			k.files[name].Close()
+			delete(k.files, name)
+		}
+		k.mu.Unlock()
+	}
+}
+
+// start runs server-main and returns once it is ready.
+func (k *keeper) start() {
+	k.t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	// The process must find its own number in the environment.
+	k.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program, asMain}, k.args...)...)
+	k.cmd.Stderr = os.Stderr
+	var names []string
+	k.mu.Lock()
+	for name, f := range k.files {
+		names = append(names, notify.EscapeName(name))
+		k.cmd.ExtraFiles = append(k.cmd.ExtraFiles, f)
+	}
+	k.mu.Unlock()
+	k.cmd.Env = append(os.Environ(), fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	if err := k.cmd.Start(); err != nil {
+		k.t.Fatal(err)
+	}
+	<-k.ready
+}
+
+func (k *keeper) kill() {
+	if k.cmd != nil {
+		k.cmd.Process.Kill()
+		k.cmd.Wait()
+		k.cmd = nil
+	}
+}
+
+// TestKillRebootsNoNode: a node stays booted, and connected, while server-main is killed
+// and started again (design §6).
+func TestKillRebootsNoNode(t *testing.T) {
+	store, postgres := dbtest.Client(t)
+	if err := errors.Join(
+		store.SaveImage(t.Context(), "alice/x:latest"),
+		store.SaveDevice(t.Context(), db.Device{MAC: "02:00:00:00:00:10", IP: "127.0.0.1", Name: "here", Type: "node", Model: "pc-x86-64", Image: "alice/x:latest"}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	sockets := postgres.Serve()
+	site := filepath.Join(t.TempDir(), "walt.hcl")
+	if err := os.WriteFile(site, []byte("network \"walt-net\" { ip = \"127.0.0.5/24\" }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(t, "-socket-dir", sockets, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
+	if k.files["streams"], err = ln.(*net.TCPListener).File(); err != nil {
+		t.Fatal(err)
+	}
+	k.start()
+	link := session.Dial(filepath.Join(sockets, "main.sock"), nil)
+	defer link.Close()
+	call := func(method string, args pickle.Tuple, kwargs *pickle.Dict) (value any) {
+		dbtest.Wait(t, "server-main", func(ctx context.Context) error {
+			message, err := link.Call(ctx, session.Call{Session: 1, API: "CSAPI", ID: 1, Method: method, Args: args, Kwargs: kwargs})
+			if err != nil {
+				return err
+			}
+			answer, err := pickle.Unmarshal(message, pickle.Limits{})
+			if err == nil {
+				value = answer.(pickle.Tuple)[1]
+			}
+			return err
+		})
+		return value
+	}
+	booted := func() any {
+		value, _ := call("get_device_info", pickle.Tuple{"here"}, nil).(*pickle.Dict).Get("booted")
+		return value
+	}
+	until := func(want bool) {
+		t.Helper()
+		dbtest.Wait(t, "the node", func(context.Context) error {
+			if booted() != want {
+				return fmt.Errorf("booted is not %v", want)
+			}
+			return nil
+		})
+	}
+	node, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	io.WriteString(node, "REQ_NOTIFY_BOOTUP_STATUS\n")
+	if line, err := bufio.NewReader(node).ReadString('\n'); line != "OK\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	io.WriteString(node, "\n")
+	until(true)
+	count := func(pattern string) any {
+		return call("count_logs", nil, pickle.NewDict("streams_regexp", "platform.nodes", "logline_regexp", pattern))
+	}
+	count("") // lines just received may be lost by a kill; counting stores them
+	for range 2 {
+		k.kill()
+		if _, err := io.WriteString(node, "\n"); err != nil {
+			t.Errorf("the node has lost its connection: %v", err)
+		}
+		k.start()
+		if booted() != true {
+			t.Error("the node is not booted after a restart")
+		}
+	}
+	if booted, down := count("is booted"), count("is down"); booted != int64(1) || down != int64(0) {
+		t.Errorf("logged %v boots and %v ends", booted, down)
+	}
+	node.Close()
+	until(false)
+	if down := count("node here is down \\(cause: unknown, note: server-detected disconnection\\)"); down != int64(1) {
+		t.Errorf("logged %v ends", down)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.files) != 1 {
+		t.Errorf("still kept: %v", k.files)
+	}
+}
