@@ -18,6 +18,10 @@ import (
 // rootTime is how long the disk may take to appear: USB and RAID controllers are slow.
 const rootTime = 60 * time.Second
 
+// refusedTime is how long another disk is waited for when the one that is there holds
+// another root.
+const refusedTime = 5 * time.Second
+
 // retryTime is how often it is looked for although no event came.
 const retryTime = time.Second
 
@@ -88,7 +92,9 @@ func (s *state) findRoot() error {
 				continue
 			}
 			if err := s.check(p); err != nil {
+				s.console.Say("%s on %s is refused: %v", s.name, p.Device, err)
 				refused[p.Device] = err
+				end = earlier(end, time.Now().Add(refusedTime))
 				continue
 			}
 			s.root = p
@@ -116,6 +122,13 @@ func (s *state) findRoot() error {
 		return fmt.Errorf("no partition %s can be used: %w", s.name, errors.Join(all...))
 	}
 	return fmt.Errorf("no partition %s within %v; disks seen: %s", s.name, rootTime, disks())
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (s *state) hotplug(alias string) {

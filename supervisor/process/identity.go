@@ -114,9 +114,11 @@ func ownFolder(path string, id *identity) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("cannot make folder: %w", err)
 	}
-	if err := os.Mkdir(path, 0o755); err != nil && !os.IsExist(err) {
+	err := os.Mkdir(path, 0o755)
+	if err != nil && !os.IsExist(err) {
 		return fmt.Errorf("cannot make folder: %w", err)
 	}
+	existed := err != nil
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return fmt.Errorf("cannot look at folder %s: %w", path, err)
@@ -124,7 +126,8 @@ func ownFolder(path string, id *identity) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("cannot make folder %s: something else is there", path)
 	}
-	if int(st.Uid) == id.uid {
+	// Root needs no ownership; the folder may be for a user that the program changes to.
+	if int(st.Uid) == id.uid || existed && id.uid == 0 {
 		return nil
 	}
 	if err := os.Lchown(path, id.uid, id.gid); err != nil {

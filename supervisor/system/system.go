@@ -50,6 +50,9 @@ const stopTime = 90 * time.Second
 // heap is what PID 1 should do with; it is a target of the collector, not a limit.
 const heap = 8 << 20
 
+// trimTime is how often memory that PID 1 does not need any more goes back to the kernel.
+const trimTime = 5 * time.Minute
+
 type system struct {
 	console  *console.Console
 	report   *report.Report
@@ -85,6 +88,7 @@ func Run() {
 	s.listenSignals()
 	root := s.prepare()
 	s.startUnits(root)
+	go every(context.Background(), trimTime, debug.FreeOSMemory)
 	what := <-s.shutdown
 	s.end(what)
 }
