@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -12,10 +13,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/waltos/waltos/image/cpio"
 	"github.com/waltos/waltos/image/lock"
@@ -23,10 +26,12 @@ import (
 	"github.com/waltos/waltos/services/kmod"
 )
 
-// indexVersion changes when module indexes are made in another way.
-const indexVersion = "indexes 1"
+// kernelVersion changes when the modules are prepared in another way.
+const kernelVersion = "kernel 1"
 
-// kernel is what the boot packages hold, without the modules that are dropped.
+// kernel is what the boot packages hold, without the modules that are dropped. The
+// modules are decompressed: the file system of the root compresses them nearly as
+// well, and the kernel reads zstd several times faster than its own packages' xz.
 type kernel struct {
 	release string     // as uname -r says
 	image   []byte     // vmlinuz
@@ -37,104 +42,193 @@ type kernel struct {
 
 func (k *kernel) folder() string { return "/usr/lib/modules/" + k.release }
 
-// readKernel finds the kernel and its modules wherever the packages have put them,
-// and indexes the modules.
+// Files in the folder of the cache that keeps a prepared kernel.
+const (
+	keptRelease = "release"
+	keptImage   = "vmlinuz"
+	keptModules = "modules.tar.zst"
+	keptIndexes = "indexes"
+)
+
+// readKernel returns the kernel of the lock. Preparing one takes long, so the
+// outcome is kept in the cache.
 func (b *builder) readKernel(ctx context.Context) (*kernel, error) {
-	// What concerns modules only is dropped, before the indexes are made.
-	var drop []string
+	id := sha256.New()
+	io.WriteString(id, kernelVersion)
+	drop := b.droppedModules()
+	fmt.Fprintf(id, "\n%q", drop)
+	for _, set := range []string{lock.Boot, tools} {
+		packages, err := b.Inputs.Lock.Set(set)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range packages {
+			if set == lock.Boot || p.Name == "kmod" {
+				fmt.Fprintf(id, "\n%s", p.SHA256)
+			}
+		}
+	}
+	cache := b.Inputs.Fetcher.Cache
+	name := "kernel-" + hex.EncodeToString(id.Sum(nil))[:32]
+	dir := cache.Path("kernel", name)
+	unlock, err := cache.Lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := os.Stat(dir); err != nil {
+		if err := b.prepareKernel(ctx, dir, drop); err != nil {
+			return nil, fmt.Errorf("cannot prepare kernel %s: %w", b.Inputs.Appliance.Boot.Kernel, err)
+		}
+	}
+	k, err := openKernel(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the kernel prepared in %s: %w", dir, err)
+	}
+	return k, nil
+}
+
+// droppedModules are the patterns of what is dropped before the indexes are made.
+func (b *builder) droppedModules() (drop []string) {
 	for _, pattern := range b.Inputs.Appliance.Root.Drop {
 		if strings.HasPrefix(pattern, "/usr/lib/modules/") {
 			drop = append(drop, pattern)
 		}
 	}
-	all, err := b.readPackages(ctx, lock.Boot, drop)
+	return drop
+}
+
+func openKernel(dir string) (*kernel, error) {
+	release, err := os.ReadFile(filepath.Join(dir, keptRelease))
 	if err != nil {
 		return nil, err
 	}
-	modules, err := all.Get("/usr/lib/modules")
+	k := &kernel{release: string(release), modules: tree.New(), indexes: filepath.Join(dir, keptIndexes)}
+	if k.image, err = os.ReadFile(filepath.Join(dir, keptImage)); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(dir, keptModules))
 	if err != nil {
-		return nil, fmt.Errorf("package %s brings no kernel modules: %w", b.Inputs.Appliance.Boot.Kernel, err)
+		return nil, err
 	}
-	names := modules.Names()
-	if len(names) != 1 {
-		return nil, fmt.Errorf("package %s brings modules of %d kernels (%s), not of one", b.Inputs.Appliance.Boot.Kernel, len(names), strings.Join(names, ", "))
-	}
-	k := &kernel{release: names[0], modules: tree.New()}
-	image, err := all.Get("/boot/vmlinuz-" + k.release)
+	defer f.Close()
+	z, err := zstd.NewReader(f)
 	if err != nil {
-		return nil, fmt.Errorf("package %s brings no kernel: %w", b.Inputs.Appliance.Boot.Kernel, err)
+		return nil, err
 	}
-	k.image = image.Content
-	err = all.Walk(func(name string, f *tree.File) error {
-		if !strings.HasPrefix(name, k.folder()+"/") || f.IsDir() {
-			return nil
-		}
-		if strings.HasSuffix(name, ".ko.xz") {
+	defer z.Close()
+	err = k.modules.AddArchive(tar.NewReader(z), "kernel "+k.release, func(name string) bool {
+		if path.Ext(name) == ".ko" {
 			k.count++
 		}
-		return k.modules.Add(name, f)
+		return true
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := b.index(ctx, k); err != nil {
-		return nil, fmt.Errorf("cannot index the modules of kernel %s: %w", k.release, err)
+	indexes, err := os.ReadDir(k.indexes)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range indexes {
+		content, err := os.ReadFile(filepath.Join(k.indexes, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		f := &tree.File{Mode: 0o644, Content: content, Origin: "depmod"}
+		if err := k.modules.Replace(path.Join(k.folder(), e.Name()), f); err != nil {
+			return nil, err
+		}
 	}
 	return k, nil
 }
 
-// index adds what depmod makes of the modules. It reads all of them, so the outcome
-// is kept in the cache.
-func (b *builder) index(ctx context.Context, k *kernel) error {
-	id := sha256.New()
-	io.WriteString(id, indexVersion)
-	packages, err := b.Inputs.Lock.Set(lock.Boot)
+// prepareKernel finds the kernel and its modules wherever the packages have put
+// them, decompresses and indexes the modules, and keeps all that in the cache.
+func (b *builder) prepareKernel(ctx context.Context, dir string, drop []string) error {
+	all, err := b.readPackages(ctx, lock.Boot, drop)
 	if err != nil {
 		return err
 	}
-	programs, err := b.Inputs.Lock.Set(tools)
+	folder, err := all.Get("/usr/lib/modules")
 	if err != nil {
+		return fmt.Errorf("no modules in its packages: %w", err)
+	}
+	if names := folder.Names(); len(names) != 1 {
+		return fmt.Errorf("its packages hold modules of %d kernels (%s), not of one", len(names), strings.Join(names, ", "))
+	}
+	k := &kernel{release: folder.Names()[0], modules: tree.New()}
+	image, err := all.Get("/boot/vmlinuz-" + k.release)
+	if err != nil {
+		return fmt.Errorf("no kernel in its packages: %w", err)
+	}
+	b.Progress.Say("unpacking the modules of kernel %s", k.release)
+	if err := k.addModules(ctx, all); err != nil {
 		return err
 	}
-	for _, p := range append(packages, programs...) {
-		if p.Name == "kmod" || strings.HasPrefix(p.Name, "linux-") {
-			fmt.Fprintf(id, "\n%s", p.SHA256)
-		}
-	}
-	err = k.modules.Walk(func(name string, _ *tree.File) error {
-		fmt.Fprintf(id, "\n%s", name)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
+
 	cache := b.Inputs.Fetcher.Cache
-	k.indexes = cache.Path("modules", hex.EncodeToString(id.Sum(nil))[:32])
-	if _, err := os.Stat(k.indexes); err != nil {
-		b.Progress.Say("indexing the modules of kernel %s", k.release)
-		if err := b.depmod(ctx, k); err != nil {
-			return err
-		}
-	}
-	entries, err := os.ReadDir(k.indexes)
+	kept, err := cache.TempDir()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		content, err := os.ReadFile(filepath.Join(k.indexes, e.Name()))
-		if err != nil {
-			return err
-		}
-		f := &tree.File{Mode: 0o644, Content: content, Origin: "depmod"}
-		if err := k.modules.Replace(path.Join(k.folder(), e.Name()), f); err != nil {
+	defer os.RemoveAll(kept)
+	b.Progress.Say("indexing the modules of kernel %s", k.release)
+	if err := b.depmod(ctx, k, filepath.Join(kept, keptIndexes)); err != nil {
+		return err
+	}
+	var modules bytes.Buffer
+	z, err := zstd.NewWriter(&modules, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return err
+	}
+	if err := k.modules.WriteTar(z, b.time); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{keptRelease: []byte(k.release), keptImage: image.Content, keptModules: modules.Bytes()} {
+		if err := os.WriteFile(filepath.Join(kept, name), content, 0o644); err != nil {
 			return err
 		}
 	}
-	return nil
+	return cache.Keep(kept, dir)
 }
 
-// depmod runs depmod on a copy of the modules and keeps its outputs.
-func (b *builder) depmod(ctx context.Context, k *kernel) error {
+// addModules takes the module folder of a tree, decompressed.
+func (k *kernel) addModules(ctx context.Context, all *tree.Tree) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	err := all.Walk(func(name string, f *tree.File) error {
+		if !strings.HasPrefix(name, k.folder()+"/") || f.IsDir() {
+			return nil
+		}
+		plain := &tree.File{Mode: f.Mode, Content: f.Content, Target: f.Target, Origin: f.Origin}
+		base, compressed := strings.CutSuffix(name, ".ko.xz")
+		if !compressed {
+			return k.modules.Add(name, plain)
+		}
+		group.Go(func() (err error) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r, err := xz.NewReader(bytes.NewReader(f.Content))
+			if err == nil {
+				plain.Content, err = io.ReadAll(r)
+			}
+			if err != nil {
+				return fmt.Errorf("cannot decompress module %s: %w", name, err)
+			}
+			return nil
+		})
+		return k.modules.Add(base+".ko", plain)
+	})
+	return errors.Join(err, group.Wait())
+}
+
+// depmod runs depmod on a copy of the modules and puts what it makes into a folder.
+func (b *builder) depmod(ctx context.Context, k *kernel, out string) error {
 	base, err := os.MkdirTemp(b.scratch, "depmod")
 	if err != nil {
 		return err
@@ -159,18 +253,14 @@ func (b *builder) depmod(ctx context.Context, k *kernel) error {
 	if err := os.Mkdir(none, 0o755); err != nil {
 		return err
 	}
-	out, err := b.toolbox.Command(ctx, "depmod", "-b", base, "-C", none, k.release).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("depmod: %w\n%s", err, bytes.TrimSpace(out))
+	if text, err := b.toolbox.Command(ctx, "depmod", "-b", base, "-C", none, k.release).CombinedOutput(); err != nil {
+		return fmt.Errorf("depmod: %w\n%s", err, bytes.TrimSpace(text))
 	}
-	cache := b.Inputs.Fetcher.Cache
-	kept, err := cache.TempDir()
+	made, err := filepath.Glob(filepath.Join(base, "usr/lib/modules", k.release, "modules.*"))
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(kept)
-	made, err := filepath.Glob(filepath.Join(base, "usr/lib/modules", k.release, "modules.*"))
-	if err != nil {
+	if err := os.Mkdir(out, 0o755); err != nil {
 		return err
 	}
 	for _, name := range made {
@@ -178,17 +268,16 @@ func (b *builder) depmod(ctx context.Context, k *kernel) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(kept, filepath.Base(name)), content, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(out, filepath.Base(name)), content, 0o644); err != nil {
 			return err
 		}
 	}
-	return cache.Keep(kept, k.indexes)
+	return os.RemoveAll(base)
 }
 
 // initramfs returns the compressed archive of an initial root: our program as
 // /init, which is also what the kernel calls to load modules, and modules with all
-// that they need. The modules are there as plain files, because zstd over them all
-// is as small as many files under xz and quicker to read.
+// that they need.
 func (b *builder) initramfs(k *kernel, program []byte, names []string) ([]byte, error) {
 	t := tree.New()
 	for name, f := range map[string]*tree.File{
@@ -223,8 +312,7 @@ func (b *builder) initramfs(k *kernel, program []byte, names []string) ([]byte, 
 	return out.Bytes(), nil
 }
 
-// selectModules adds the closure of some modules, decompressed, and indexes that
-// name these only.
+// selectModules adds the closure of some modules, and indexes that name these only.
 func (k *kernel) selectModules(t *tree.Tree, names []string) error {
 	catalog, err := kmod.Open(os.DirFS(k.indexes))
 	if err != nil {
@@ -241,32 +329,28 @@ func (k *kernel) selectModules(t *tree.Tree, names []string) error {
 		if err != nil {
 			return err
 		}
-		content, err := decompress(step.Path, f.Content)
-		if err != nil {
-			return err
-		}
 		selected[step.Name] = true
-		if err := t.Add(path.Join(folder, plain(step.Path)), &tree.File{Mode: 0o644, Content: content}); err != nil {
+		if err := t.Add(path.Join(folder, step.Path), f); err != nil {
 			return err
 		}
 	}
 	for _, index := range []struct {
 		name string
-		keep func(line string) (string, bool)
+		keep func(line string) bool
 	}{
-		{"modules.dep", func(line string) (string, bool) {
+		{"modules.dep", func(line string) bool {
 			file, _, _ := strings.Cut(line, ":")
-			return plain(line), selected[kmod.Normalize(file)]
+			return selected[kmod.Normalize(file)]
 		}},
-		{"modules.alias", func(line string) (string, bool) {
+		{"modules.alias", func(line string) bool {
 			words := strings.Fields(line)
-			return line, len(words) == 3 && selected[words[2]]
+			return len(words) == 3 && selected[words[2]]
 		}},
-		{"modules.softdep", func(line string) (string, bool) {
+		{"modules.softdep", func(line string) bool {
 			words := strings.Fields(line)
-			return line, len(words) > 1 && selected[kmod.Normalize(words[1])]
+			return len(words) > 1 && selected[kmod.Normalize(words[1])]
 		}},
-		{"modules.builtin", func(line string) (string, bool) { return line, true }},
+		{"modules.builtin", func(string) bool { return true }},
 	} {
 		content, err := os.ReadFile(filepath.Join(k.indexes, index.name))
 		if err != nil {
@@ -274,7 +358,7 @@ func (k *kernel) selectModules(t *tree.Tree, names []string) error {
 		}
 		var out strings.Builder
 		for line := range strings.Lines(string(content)) {
-			if line, ok := index.keep(line); ok {
+			if index.keep(line) {
 				out.WriteString(line)
 			}
 		}
@@ -284,25 +368,4 @@ func (k *kernel) selectModules(t *tree.Tree, names []string) error {
 		}
 	}
 	return nil
-}
-
-// plain takes the suffix of compression out of the names in a line.
-func plain(line string) string { return strings.ReplaceAll(line, ".ko.xz", ".ko") }
-
-func decompress(name string, content []byte) ([]byte, error) {
-	switch path.Ext(name) {
-	case ".ko":
-		return content, nil
-	case ".xz":
-		r, err := xz.NewReader(bytes.NewReader(content))
-		if err != nil {
-			return nil, fmt.Errorf("cannot decompress module %s: %w", name, err)
-		}
-		out, err := io.ReadAll(r)
-		if err != nil {
-			return nil, fmt.Errorf("cannot decompress module %s: %w", name, err)
-		}
-		return out, nil
-	}
-	return nil, errors.New("cannot decompress module " + name + ": compression not known")
 }
