@@ -42,6 +42,11 @@ func (c *call) setDeviceConfig() (any, error) {
 		if err != nil {
 			return err
 		}
+		if value, given := plan.Conf["expose"].(string); given {
+			if err := c.exposed.checkPorts(value); err != nil {
+				return err
+			}
+		}
 		for _, d := range devices {
 			renamed, err := c.applySettings(d, plan)
 			if err != nil {

@@ -102,6 +102,8 @@ type Daemon struct {
 	mounts   *worker // keeps mounts and exports as the registry wants them
 	news     *worker // publishes the state
 	reloads  *worker // loads the registry again
+	exposes  *worker // keeps redirects as the registry wants them
+	exposed  exposer
 	loaded   chan struct{}
 	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
 	// rebooting why nodes that are asked to reboot will be down, by MAC.
@@ -129,6 +131,8 @@ func New(config Config) *Daemon {
 	d.mounts = newWorker(d.reconcile, 0)
 	d.news = newWorker(d.publish, publishPause)
 	d.reloads = newWorker(d.reload, 0)
+	d.exposes = newWorker(d.expose, 0)
+	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
 	return d
 }
 
@@ -144,6 +148,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		}
 		ready()
 		all.Go(func() { d.mounts.run(ctx) })
+		all.Go(func() { d.exposes.run(ctx) })
 		d.monitor.Run(ctx)
 	})
 	all.Wait()
@@ -247,6 +252,7 @@ func (d *Daemon) saveDevices(ctx context.Context, devices ...db.Device) error {
 func (d *Daemon) changed() {
 	d.news.poke()
 	d.mounts.poke()
+	d.exposes.poke()
 }
 
 // logf adds a line to a log stream of the server, and prints it.

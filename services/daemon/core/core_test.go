@@ -715,3 +715,61 @@ func TestWebAPI(t *testing.T) {
 		t.Errorf("logs %v, %v", logs, err)
 	}
 }
+
+func TestExpose(t *testing.T) {
+	p := start(t, nil)
+	device, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	go func() {
+		for {
+			conn, err := device.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(conn, "hello")
+			conn.Close()
+		}
+	}()
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	p.register(t, registry.Sighting{IP: "127.0.0.1", MAC: "02:00:00:00:00:77", Name: "here"})
+	// Only devices of walt-net can be exposed; this one is not, hence set directly.
+	expose := func(value string) {
+		d := p.registry.View().ByName("here").Device
+		d.Conf = map[string]any{"expose": value}
+		if err := p.locked(func() error { return p.saveDevices(t.Context(), d) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.exposes.settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	value := fmt.Sprintf("%d:%d", device.Addr().(*net.TCPAddr).Port, port)
+	if err := p.exposed.checkPorts(value); err == nil || err.Error() != fmt.Sprintf("Failed: cannot use server port '%d': Address already in use.", port) {
+		t.Errorf("a port in use: %v", err)
+	}
+	p.lines.take()
+	expose(value)
+	if got := p.lines.take(); len(got) != 1 || !strings.HasPrefix(got[0], "platform.expose: cannot redirect server port") {
+		t.Errorf("logged %q", got)
+	}
+	free.Close()
+	expose(value)
+	conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+	expose("none")
+	if err := p.exposed.checkPorts(value); err != nil {
+		t.Errorf("the port is still in use: %v", err)
+	}
+}

@@ -243,7 +243,7 @@ func TestNativeStreams(t *testing.T) {
 	t.Run("prompt that is not provided", func(t *testing.T) {
 		s := open(rpc.SQLPrompt)
 		s.Send(pickle.NewDict("tty_mode", false))
-		expect(s, "READY\nThis is not available on this server yet.\r\n")
+		expect(s, "READY\nthis is not available on this server yet\r\n")
 	})
 	t.Run("command without terminal", func(t *testing.T) {
 		s := open(rpc.NodeCmd)

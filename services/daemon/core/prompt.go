@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -126,8 +125,7 @@ func (s *stream) pipe(cmd *exec.Cmd) error {
 	}
 	cmd.Stdout, cmd.Stderr = s.conn, s.conn
 	if err := cmd.Start(); err != nil {
-		_, writeErr := fmt.Fprintf(s.conn, "%v\n", err)
-		return errors.Join(err, writeErr)
+		return s.refuse(err)
 	}
 	stop := context.AfterFunc(s, func() { s.conn.Close() })
 	defer stop()
@@ -137,9 +135,30 @@ func (s *stream) pipe(cmd *exec.Cmd) error {
 		input.Close()
 	})
 	_ = cmd.Wait() // no exit status is transmitted
-	s.conn.Close()
-	fed.Wait()
+	s.end(&fed)
 	return nil
+}
+
+// lastWords is how long a client may take to leave once it was sent all.
+const lastWords = 10 * time.Second
+
+// end closes the connection when the client has received all: a rest that it sends and
+// nobody reads would reset the connection, and lose what was sent last. reading is who
+// reads the connection.
+func (s *stream) end(reading *sync.WaitGroup) {
+	_ = s.conn.CloseWrite()
+	_ = s.conn.SetReadDeadline(time.Now().Add(lastWords))
+	reading.Wait()
+	_, _ = io.Copy(io.Discard, s.r)
+}
+
+// refuse tells the client why a command cannot be run.
+func (s *stream) refuse(err error) error {
+	if _, err := fmt.Fprintf(s.conn, "%v\r\n", err); err != nil {
+		return err
+	}
+	s.end(&sync.WaitGroup{})
+	return err
 }
 
 // terminal runs a command in a new terminal, as leader of its session.
@@ -159,8 +178,7 @@ func (s *stream) terminal(p params, cmd *exec.Cmd) error {
 	}
 	master, err := pty.StartWithSize(cmd, size)
 	if err != nil {
-		_, writeErr := fmt.Fprintf(s.conn, "%v\r\n", err)
-		return errors.Join(err, writeErr)
+		return s.refuse(err)
 	}
 	defer master.Close()
 	var typed sync.WaitGroup
@@ -174,8 +192,7 @@ func (s *stream) terminal(p params, cmd *exec.Cmd) error {
 	})
 	_, _ = io.Copy(s.conn, master) // ends with EIO when the terminal has no user left
 	_ = cmd.Wait()
-	s.conn.Close()
-	typed.Wait()
+	s.end(&typed)
 	return nil
 }
 
@@ -247,30 +264,7 @@ func (s *stream) tarToNode() error {
 	if err != nil {
 		return err
 	}
-	cmd := s.SSH.node(s, node.IP, false, "cd "+quote(p.text("dst_dir"))+" && tar -x -f -")
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = s.conn, s.conn
-	if err := cmd.Start(); err != nil {
-		_, writeErr := fmt.Fprintf(s.conn, "%v\n", err)
-		return errors.Join(err, writeErr)
-	}
-	stop := context.AfterFunc(s, func() { s.conn.Close() })
-	defer stop()
-	var fed sync.WaitGroup
-	fed.Go(func() {
-		_, _ = io.Copy(input, s.r)
-		input.Close()
-	})
-	_ = cmd.Wait()
-	// An unread rest would reset the connection, and lose the error text.
-	s.conn.CloseWrite()
-	s.conn.SetReadDeadline(time.Now().Add(time.Minute))
-	fed.Wait()
-	_, _ = io.Copy(io.Discard, s.r)
-	return nil
+	return s.pipe(s.SSH.node(s, node.IP, false, "cd "+quote(p.text("dst_dir"))+" && tar -x -f -"))
 }
 
 // transfer reads the parameters of a file transfer with a node.

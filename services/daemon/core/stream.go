@@ -178,13 +178,14 @@ func (p params) texts(key string) []string {
 	return list
 }
 
+var errUnavailable = errors.New("this is not available on this server yet")
+
 // unavailablePrompt says that a prompt is not provided, where the client shows it.
 func (s *stream) unavailablePrompt() error {
 	if _, err := s.ready(); err != nil {
 		return err
 	}
-	_, err := io.WriteString(s.conn, "This is not available on this server yet.\r\n")
-	return err
+	return s.refuse(errUnavailable)
 }
 
 // tcpToNode relays a connection to a device (client-api §3.7).
@@ -211,18 +212,7 @@ func (s *stream) tcpToNode() error {
 	if _, err := io.WriteString(s.conn, "OK\n"); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(s, func() { s.conn.Close(); device.Close() })
-	defer stop()
-	var both sync.WaitGroup
-	relay := func(to io.Writer, from io.Reader) {
-		// The end of either side is the end of both; nobody is left to hear why.
-		_, _ = io.Copy(to, from)
-		s.conn.Close()
-		device.Close()
-	}
-	both.Go(func() { relay(device, s.r) })
-	both.Go(func() { relay(s.conn, device) })
-	both.Wait()
+	relay(s, s.conn, s.r, device)
 	return nil
 }
 

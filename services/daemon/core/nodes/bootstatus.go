@@ -56,13 +56,6 @@ func (b *BootStatus) Booted(ip string) bool {
 	return n != nil && n.booted
 }
 
-// Connected returns how many nodes hold a connection.
-func (b *BootStatus) Connected() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.latest)
-}
-
 // Serve answers a notification whose request line has been read, and follows it to its
 // end. If ctx ends, the connection is left to the supervisor and the node stays booted.
 // r holds what was received after the request line.
