@@ -200,7 +200,11 @@ func printBoot(out io.Writer, b *control.Boot) error {
 		fmt.Fprintf(table, "0.00\t%.2f\t  kernel\n", b.Phases[0].Begin.Seconds())
 	}
 	for _, p := range b.Phases {
-		fmt.Fprintf(table, "%.2f\t%.2f\t  %s\n", p.Begin.Seconds(), max(0, (p.End-p.Begin).Seconds()), p.Name)
+		took := "-" // not over, or never noted: the jump into the root
+		if p.End > p.Begin {
+			took = fmt.Sprintf("%.2f", (p.End - p.Begin).Seconds())
+		}
+		fmt.Fprintf(table, "%.2f\t%s\t  %s\n", p.Begin.Seconds(), took, p.Name)
 	}
 	for _, u := range b.Units {
 		took := "-"
