@@ -116,9 +116,10 @@ func (k *keeper) start() {
 		names = append(names, notify.EscapeName(name))
 		k.cmd.ExtraFiles = append(k.cmd.ExtraFiles, f)
 	}
-	k.mu.Unlock()
 	k.cmd.Env = append(os.Environ(), fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	if err := k.cmd.Start(); err != nil {
+	err = k.cmd.Start() // with mu held: the descriptors must not be closed meanwhile
+	k.mu.Unlock()
+	if err != nil {
 		k.t.Fatal(err)
 	}
 	<-k.ready
