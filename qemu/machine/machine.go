@@ -170,21 +170,30 @@ func (m *Machine) Kill() {
 	<-m.done
 }
 
-// Stop presses the power button and gives the guest until the context ends to power
-// off; then the machine is ended all the same. It tells whether the guest obeyed.
+// pressPeriod is between two presses of the power button.
+const pressPeriod = 5 * time.Second
+
+// Stop presses the power button, now and then again, as a guest that still loads its
+// drivers misses it, and gives the guest until the context ends to power off; then the
+// machine is ended all the same. It tells whether the guest obeyed.
 func (m *Machine) Stop(ctx context.Context) (obeyed bool) {
 	m.mu.Lock()
 	m.asked = true
 	m.mu.Unlock()
-	if err := m.Monitor.Execute(ctx, "system_powerdown", nil, nil); err == nil {
+	again := time.NewTicker(pressPeriod)
+	defer again.Stop()
+	for {
+		// In its last moments the machine does not take it any more.
+		_ = m.Monitor.Execute(ctx, "system_powerdown", nil, nil)
 		select {
 		case <-m.done:
 			return true
 		case <-ctx.Done():
+			m.Quit()
+			return false
+		case <-again.C:
 		}
 	}
-	m.Quit()
-	return false
 }
 
 // quitLimit is how long QEMU may take to flush and end.

@@ -72,7 +72,9 @@ func (l *Lab) bootNode(ctx context.Context, h *Host) error {
 	return nil
 }
 
-// AwaitBooted waits until the server says that a node is booted.
+// AwaitBooted waits until the server says that a node is booted. After a power cut the
+// server goes on saying so until its keepalive fails, some 25 s later; a node that
+// restarts in order is known to be down at once.
 func (l *Lab) AwaitBooted(ctx context.Context, h *Host) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Patience, fmt.Errorf("%s was not booted after %v", h.Name, l.options.Patience))
 	defer cancel()
