@@ -3,10 +3,11 @@ package tests
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,30 +35,33 @@ func prepare(t *testing.T) *provision.Supplies {
 	return supplies.Supplies
 }
 
-// copySource copies the files that git knows, or would take, to another folder.
+// copySource copies the source tree to another folder, without what git and builds
+// keep in it.
 func copySource(t *testing.T, target string) {
 	t.Helper()
-	list := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	list.Dir = ".."
-	out, err := list.Output()
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if entry.Name() == ".git" || entry.Name() == ".cache" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel("..", path)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(target, relative)
+		return errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, content, 0o644))
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, name := range strings.Split(strings.TrimRight(string(out), "\x00"), "\x00") {
-		content, err := os.ReadFile(filepath.Join("..", name))
-		if os.IsNotExist(err) {
-			continue // removed, not yet committed
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(target, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -163,7 +163,7 @@ func clientLogs(l *lab) {
 	<-ended
 	// The history has it too, and what the platform said of the node.
 	l.want(l.walt("log", "show", "--history", "cp1:", "--nodes", n.Name), "it rains")
-	l.want(l.walt("log", "show", "--history", "full", "--platform"), "node "+n.Name+" is booted", "new node name=")
+	l.want(l.walt("log", "show", "--history", "full", "--platform"), "node "+n.Name+" is booted", "new node (device type previously unknown) name=")
 	l.want(l.walt("log", "show", "--history", "full", "--nodes", n.Name, "--streams", "walt-init"), "Handing over to WALT image init.")
 	l.want(l.walt("log", "remove-checkpoint", "cp1"), "Done.")
 }

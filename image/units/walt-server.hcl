@@ -3,11 +3,11 @@
 unit "walt-server" {
   description = "the WalT server"
   type        = "group"
-  wants = [
+  needs = [ # restarted with it
     "walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking",
     "walt-server-dhcpd", "walt-server-tftpd", "walt-server-httpd", "walt-server-named",
-    "chrony", "nfs-server", "sshd",
   ]
+  wants = ["chrony", "nfs-server", "sshd"]
 }
 
 unit "walt-server-db" {
