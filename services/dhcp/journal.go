@@ -12,9 +12,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // compactAfter is the number of superseded records a journal may hold.
@@ -41,7 +42,8 @@ type record struct {
 }
 
 // openJournal reads the leases of a file, which need not exist, and begins a new one
-// in its place.
+// in its place. Where that cannot be written, as on a full disk, the old one stays, and
+// every further lease is an attempt.
 func openJournal(path string) (*journal, []*lease, error) {
 	leases, err := readJournal(path)
 	if err != nil {
@@ -49,7 +51,8 @@ func openJournal(path string) (*journal, []*lease, error) {
 	}
 	j := &journal{path: path}
 	if err := j.rewrite(leases); err != nil {
-		return nil, nil, err
+		log.Printf("%v; until that works, a restart forgets new leases", err)
+		j.broken = true
 	}
 	return j, leases, nil
 }
@@ -133,7 +136,7 @@ func encodeRecords(leases []*lease) []byte {
 // add writes leases so that they survive a power cut.
 func (j *journal) add(leases []*lease) error {
 	if j.broken {
-		return errors.New("cannot write leases: the file is damaged")
+		return errors.New("cannot write leases: the last write failed")
 	}
 	if _, err := j.f.Write(encodeRecords(leases)); err != nil {
 		j.broken = true // part of a line may be there
@@ -154,41 +157,17 @@ func (j *journal) worn(live int) bool {
 
 // rewrite replaces the file by one that holds exactly these leases.
 func (j *journal) rewrite(leases []*lease) error {
-	f, err := os.CreateTemp(filepath.Dir(j.path), ".leases-*")
+	f, err := atomicfile.Replace(j.path, encodeRecords(leases), 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write leases: %w", err)
 	}
-	_, err = f.Write(encodeRecords(leases))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), j.path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(j.path))
-	}
-	if err != nil {
-		f.Close()
-		os.Remove(f.Name())
-		return fmt.Errorf("cannot write leases: %w", err)
-	}
-	if j.f != nil {
-		j.f.Close()
-	}
+	j.close()
 	j.f, j.records, j.broken = f, len(leases), false
 	return nil
 }
 
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
+func (j *journal) close() {
+	if j.f != nil {
+		j.f.Close() // what counts was synchronised
 	}
-	defer dir.Close()
-	return dir.Sync()
-}
-
-func (j *journal) close() error {
-	return j.f.Close()
 }

@@ -5,8 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/internal/nettest"
 )
 
 func testLease(n byte, until int64) *lease {
@@ -78,6 +83,53 @@ func TestJournalIsRewritten(t *testing.T) {
 	}
 	if j.worn(len(live)) {
 		t.Error("worn after it was rewritten")
+	}
+}
+
+// A full disk neither stops the service nor costs a lease that is on it; leases are
+// written again as soon as there is room.
+func TestJournalOnFullDisk(t *testing.T) {
+	if !nettest.Enter(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, 0)
+	path, ballast := filepath.Join(dir, "leases"), filepath.Join(dir, "ballast")
+	if err := os.WriteFile(path, encodeRecords([]*lease{testLease(2, 100)}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	j, leases, err := openJournal(path)
+	if err != nil || len(leases) != 1 {
+		t.Fatalf("on a full disk: %v, %v", leases, err)
+	}
+	defer j.close()
+	leases = append(leases, testLease(3, 200))
+	if err := j.add(leases[1:]); err == nil || !j.worn(2) {
+		t.Errorf("a lease was written to a full disk: %v, worn: %v", err, j.worn(2))
+	}
+	if err := j.rewrite(leases); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("rewritten on a full disk: %v", err)
+	}
+	if kept, err := readJournal(path); err != nil || len(kept) != 1 {
+		t.Errorf("the old file holds %v, %v", kept, err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.rewrite(leases); err != nil || j.worn(2) {
+		t.Errorf("with room: %v", err)
+	}
+	if err := j.add([]*lease{testLease(4, 300)}); err != nil {
+		t.Error(err)
+	}
+	if kept, err := readJournal(path); err != nil || len(kept) != 3 {
+		t.Errorf("the new file holds %v, %v", kept, err)
 	}
 }
 

@@ -10,34 +10,26 @@ package dhcp
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log"
-	"path/filepath"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
-	"github.com/waltos/waltos/services/state"
 )
 
 // Main runs the service until ctx ends.
 func Main(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("dhcpd", flag.ContinueOnError)
-	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
-	dir := flags.String("dir", "/var/lib/walt/services/dhcpd", "`directory` of the leases and of the last known state")
-	socket := flags.String("state", state.Socket, "`socket` of server-main")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	conf, err := hcl.LoadSite(*site)
+	flags := setup.New("dhcpd")
+	conf, err := flags.Load(args)
 	if err != nil {
 		return err
 	}
-	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	watcher := flags.Watch(ctx)
 	server, err := New(Config{
 		Interface: hcl.WaltNet,
 		Network:   conf.Server(),
-		Journal:   filepath.Join(*dir, "leases"),
+		Journal:   flags.Path("leases"),
 		State:     watcher,
 	})
 	if err != nil {

@@ -10,31 +10,22 @@ package http
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log"
 	"net"
-	"path/filepath"
 
-	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
-	"github.com/waltos/waltos/services/state"
 )
 
 // Main runs the service until ctx ends.
 func Main(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("httpd", flag.ContinueOnError)
-	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
-	dir := flags.String("dir", "/var/lib/walt/services/httpd", "`directory` of the last known state")
+	flags := setup.New("httpd")
 	doc := flags.String("doc", "/usr/lib/walt/doc", "`directory` of the documentation")
 	static := flags.String("static", "/var/lib/walt/tftp-static", "`directory` of boot files for clients without image")
-	socket := flags.String("state", state.Socket, "`socket` of server-main")
 	address := flags.String("listen-http", ":80", "`address` to listen on without a supervisor")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	conf, err := hcl.LoadSite(*site)
+	conf, err := flags.Load(args)
 	if err != nil {
 		return err
 	}
@@ -45,7 +36,7 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("cannot serve HTTP: %w", err)
 	}
-	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	watcher := flags.Watch(ctx)
 	log.Printf("serving HTTP on %s", ln.Addr())
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that HTTP is ready: %w", err)

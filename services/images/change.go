@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // Changes of the writable store follow containers-storage: a lock on images.lock (or
@@ -88,39 +90,12 @@ func (m *Manager) changeImages(ctx context.Context, f func(s *containerStore) er
 func writeJSON(path string, v any) error {
 	text, err := json.Marshal(v)
 	if err == nil {
-		err = replaceFile(path, text, 0o600)
+		err = atomicfile.Write(path, text, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write the image store: %w", err)
 	}
 	return nil
-}
-
-// replaceFile replaces a file atomically and durably.
-func replaceFile(path string, content []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // Tag gives an image a name, which is taken from the image that had it.
@@ -228,7 +203,7 @@ func copyData(from, to *containerStore, id string) error {
 		}
 		content, err := os.ReadFile(filepath.Join(source, e.Name()))
 		if err == nil {
-			err = replaceFile(filepath.Join(target, e.Name()), content, 0o600)
+			err = atomicfile.Write(filepath.Join(target, e.Name()), content, 0o600)
 		}
 		if err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 const (
@@ -49,7 +51,7 @@ func (m *Manager) writeExports(ctx context.Context, ids []string, devices []Devi
 			return fmt.Errorf("cannot export images: %w", err)
 		}
 		m.exported = false
-		if err := replaceFile(path, content, 0o644); err != nil {
+		if err := atomicfile.Write(path, content, 0o644); err != nil {
 			return fmt.Errorf("cannot export images: %w", err)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // keys are the ssh keys that images get.
@@ -76,7 +78,7 @@ func loadKeys(c Config) (*keys, error) {
 		if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
 			continue
 		}
-		if err := replaceFile(path, content, mode); err != nil {
+		if err := atomicfile.Write(path, content, mode); err != nil {
 			return nil, err
 		}
 	}
@@ -111,7 +113,7 @@ func loadKey(path, comment string, generate func() (any, error)) (text []byte, p
 	if err := os.Remove(path + ".pub"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("cannot write key: %w", err)
 	}
-	return text, private, replaceFile(path, text, 0o600)
+	return text, private, atomicfile.Write(path, text, 0o600)
 }
 
 func publicLine(private any, comment string) ([]byte, error) {

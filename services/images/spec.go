@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // featuresDone is the file, beside a mount, of the features activated in it: their
@@ -159,7 +161,7 @@ func (p *preparation) features(ctx context.Context, image map[string]string, ser
 		done = append(done, name)
 		text, err := json.Marshal(done)
 		if err == nil {
-			err = replaceFile(donePath, text, 0o644)
+			err = atomicfile.Write(donePath, text, 0o644)
 		}
 		problems = append(problems, err)
 	}

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/waltos/waltos/services/bootfile"
 )
 
 // The tree State/nodes (server-state 1.11) leads from what a node knows of itself
@@ -22,10 +24,6 @@ var macAddress = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
 func validName(s string) bool {
 	return s != "" && !strings.HasPrefix(s, ".") && !strings.ContainsAny(s, "/\x00\n") && len(s) < 256
 }
-
-// raspberryOUIs are those of Raspberry Pi boards: unknown devices that have one are
-// given generic boot files, see node-protocols 1.5.
-var raspberryOUIs = []string{"28:cd:c1", "b8:27:eb", "d8:3a:dd", "dc:a6:32", "e4:5f:01", "2c:cf:67", "88:a2:9e"}
 
 // maxProbing bounds the links made for free addresses: those of a /16.
 const maxProbing = 1 << 16
@@ -102,7 +100,7 @@ func (m *Manager) wantedTree(devices []Device) (links map[string]string, folders
 				}
 			}
 			links[d.MAC+"/persist"] = persist
-		case d.Type == "unknown" && slices.Contains(raspberryOUIs, d.MAC[:8]):
+		case d.Type == "unknown" && bootfile.RaspberryPi(d.MAC): // generic boot files, node-protocols 1.5
 			for _, name := range []string{d.MAC, dashes, ip.String(), d.Name} {
 				add(name, probing)
 			}

@@ -9,29 +9,20 @@ package named
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log"
 	"net"
 	"net/netip"
-	"path/filepath"
 
-	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
-	"github.com/waltos/waltos/services/state"
 )
 
 // Main runs the service until ctx ends.
 func Main(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("named", flag.ContinueOnError)
-	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
-	dir := flags.String("dir", "/var/lib/walt/services/named", "`directory` of the last known state")
+	flags := setup.New("named")
 	resolvers := flags.String("resolv", "/run/walt/resolv.conf", "resolv.conf `file` with the resolvers of the site")
-	socket := flags.String("state", state.Socket, "`socket` of server-main")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	conf, err := hcl.LoadSite(*site)
+	conf, err := flags.Load(args)
 	if err != nil {
 		return err
 	}
@@ -53,7 +44,7 @@ func Main(ctx context.Context, args []string) error {
 		udp.Close()
 		return fmt.Errorf("cannot serve DNS: %w", err)
 	}
-	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	watcher := flags.Watch(ctx)
 	cfg.State = watcher
 	log.Printf("serving DNS on %s", address)
 	if err := notify.Ready(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 const (
@@ -32,6 +33,7 @@ const (
 type links struct {
 	site    *hcl.Site
 	macFile string
+	mac     net.HardwareAddr // of the bridge, once it is known
 }
 
 // apply configures every network, and returns the interface of each that is up, by
@@ -136,10 +138,13 @@ func (l *links) base(n *hcl.Network, wanted map[string]bool) (link netlink.Link,
 // since the first boot.
 func (l *links) bridge(wanted map[string]bool) (netlink.Link, error) {
 	wanted[hcl.WaltNet] = true
-	mac, err := bridgeMAC(l.macFile)
-	if err != nil {
-		return nil, err
+	if l.mac == nil {
+		var err error
+		if l.mac, err = bridgeMAC(l.macFile); err != nil {
+			return nil, err
+		}
 	}
+	mac := l.mac
 	a := attrs(hcl.WaltNet)
 	a.HardwareAddr = mac
 	bridge, err := ensure(&netlink.Bridge{LinkAttrs: a})
@@ -302,8 +307,9 @@ func bridgeMAC(file string) (net.HardwareAddr, error) {
 	mac := net.HardwareAddr{0x52, 0x54, 0x00, 0, 0, 0}
 	rand.Read(mac[3:])
 	mac[3] &= 0x7f
-	if err := writeFile(file, []byte(mac.String()+"\n")); err != nil {
-		return nil, fmt.Errorf("cannot keep the address of %s: %w", hcl.WaltNet, err)
+	if err := atomicfile.Write(file, []byte(mac.String()+"\n"), 0o644); err != nil {
+		// A full disk keeps no network down.
+		log.Printf("cannot keep the address of %s: %v; it will be another one after a restart", hcl.WaltNet, err)
 	}
 	return mac, nil
 }

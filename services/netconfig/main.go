@@ -11,23 +11,18 @@ package netconfig
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
+	"log"
 	"os"
-	"path/filepath"
 
-	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
-	"github.com/waltos/waltos/services/state"
 )
 
 // Main runs "up" (the default) until ctx ends, or "down".
 func Main(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("netconfig", flag.ContinueOnError)
-	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
-	dir := flags.String("dir", "/var/lib/walt", "`directory` of persistent files")
+	flags := setup.New("netconfig")
+	mac := flags.String("mac", "/var/lib/walt/.walt-net.mac", "`file` that keeps the address of the bridge")
 	resolvers := flags.String("resolv", "/run/walt/resolv.conf", "resolv.conf `file` to write")
-	socket := flags.String("state", state.Socket, "`socket` of server-main")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -38,18 +33,17 @@ func Main(ctx context.Context, args []string) error {
 	default:
 		return errors.New(`1st argument must be "up" or "down"`)
 	}
-	conf, err := hcl.LoadSite(*site)
+	conf, err := flags.Site()
 	if err != nil {
 		return err
 	}
-	cache := filepath.Join(*dir, "services/netconfig")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return fmt.Errorf("cannot keep the state: %w", err)
+	if err := os.MkdirAll(flags.Path(""), 0o755); err != nil {
+		log.Print(err) // a full disk keeps no network down
 	}
-	watcher := state.Watch(ctx, *socket, filepath.Join(cache, "state.json"))
+	watcher := flags.Watch(ctx)
 	err = Run(ctx, Config{
 		Site:      conf,
-		MACFile:   filepath.Join(*dir, ".walt-net.mac"),
+		MACFile:   *mac,
 		Resolvers: *resolvers,
 		State:     watcher,
 	}, notify.Ready)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/atomicfile"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -278,7 +279,7 @@ func (m *manager) writeResolvers() error {
 	if err := os.MkdirAll(filepath.Dir(m.cfg.Resolvers), 0o755); err != nil {
 		return fmt.Errorf("cannot write the name servers: %w", err)
 	}
-	if err := writeFile(m.cfg.Resolvers, []byte(text.String())); err != nil {
+	if err := atomicfile.Write(m.cfg.Resolvers, []byte(text.String()), 0o644); err != nil {
 		return fmt.Errorf("cannot write the name servers: %w", err)
 	}
 	return nil

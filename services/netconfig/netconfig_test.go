@@ -209,6 +209,26 @@ func TestVirtualOnly(t *testing.T) {
 	svc.stop(t)
 }
 
+// A bridge whose address cannot be kept, as on a full disk, comes up all the same.
+func TestAddressCannotBeKept(t *testing.T) {
+	if !nettest.Enter(t) {
+		return
+	}
+	needBridge(t)
+	l := &links{site: site(t, virtualOnly), macFile: filepath.Join(t.TempDir(), "none", "mac")}
+	up, _, err := l.apply()
+	if err != nil || up[hcl.WaltNet] == nil {
+		t.Fatalf("%v, %v", up, err)
+	}
+	mac := link(t, "walt-net").Attrs().HardwareAddr.String()
+	if _, _, err = l.apply(); err != nil {
+		t.Fatal(err)
+	}
+	if now := link(t, "walt-net").Attrs().HardwareAddr.String(); now != mac {
+		t.Errorf("the bridge had %s, and now has %s", mac, now)
+	}
+}
+
 func TestWired(t *testing.T) {
 	if !nettest.Enter(t) {
 		return

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // Main runs as root.
@@ -56,25 +58,12 @@ func ensureHostKey(path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the ssh host key: %w", err)
 	}
-	if err := os.WriteFile(path+".pub", ssh.MarshalAuthorizedKey(sshPublic), 0o644); err != nil {
+	// The private key comes last: its presence ends the making.
+	if err := atomicfile.Write(path+".pub", ssh.MarshalAuthorizedKey(sshPublic), 0o644); err != nil {
 		return fmt.Errorf("cannot write the ssh host key: %w", err)
 	}
-	// The private key appears whole or not at all: its presence ends the making.
-	draft := path + ".new"
-	if err := writeSynced(draft, pem.EncodeToMemory(block)); err != nil {
-		return fmt.Errorf("cannot write the ssh host key: %w", err)
-	}
-	if err := os.Rename(draft, path); err != nil {
+	if err := atomicfile.Write(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		return fmt.Errorf("cannot write the ssh host key: %w", err)
 	}
 	return nil
-}
-
-func writeSynced(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"log"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // maxEncoded bounds a snapshot, from the socket and from the file.
@@ -36,6 +37,7 @@ type Watcher struct {
 	news    chan struct{} // closed at the next snapshot
 	dirty   chan struct{} // capacity 1: the cache file is behind
 	done    chan struct{} // closed when the cache file is settled
+	behind  bool          // the last write of the cache file failed; used by run only
 }
 
 // remote is the connection to server-main.
@@ -216,27 +218,13 @@ func (w *Watcher) store() {
 	w.mu.Lock()
 	encoded := w.encoded
 	w.mu.Unlock()
-	if err := writeFile(w.cacheFile, encoded); err != nil {
-		log.Printf("state: cannot keep the last state: %v", err)
+	err := atomicfile.Write(w.cacheFile, encoded, 0o600)
+	if failed := err != nil; failed != w.behind { // said once: a full disk has no room for more
+		w.behind = failed
+		if failed {
+			log.Printf("state: cannot keep the last state: %v; a restart of this service will wait for the daemon", err)
+		} else {
+			log.Printf("state: %s is kept again", w.cacheFile)
+		}
 	}
-}
-
-// writeFile replaces a file so that a power cut leaves the old or the new one.
-func writeFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".state-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -9,30 +9,21 @@ package tftp
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log"
 	"net"
-	"path/filepath"
 
-	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
-	"github.com/waltos/waltos/services/state"
 )
 
 // Main runs the service until ctx ends.
 func Main(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("tftpd", flag.ContinueOnError)
-	site := flags.String("site", "/run/walt/site.hcl", "site configuration `file`")
-	dir := flags.String("dir", "/var/lib/walt/services/tftpd", "`directory` of the last known state")
+	flags := setup.New("tftpd")
 	pxe := flags.String("pxe", "/usr/lib/walt/pxe", "`directory` of boot loaders")
 	static := flags.String("static", "/var/lib/walt/tftp-static", "`directory` of files for clients without image")
-	socket := flags.String("state", state.Socket, "`socket` of server-main")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	conf, err := hcl.LoadSite(*site)
+	conf, err := flags.Load(args)
 	if err != nil {
 		return err
 	}
@@ -41,7 +32,7 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("cannot serve TFTP: %w", err)
 	}
-	watcher := state.Watch(ctx, *socket, filepath.Join(*dir, "state.json"))
+	watcher := flags.Watch(ctx)
 	log.Printf("serving TFTP on %s", conn.LocalAddr())
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that TFTP is ready: %w", err)
