@@ -151,11 +151,11 @@ func SendLogs(ctx context.Context, address, stream string, lines ...string) erro
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
-	text := stream + "\nNO_TIMESTAMPS\n"
+	text := []byte(stream + "\nNO_TIMESTAMPS\n")
 	for _, line := range lines {
-		text += line + "\n"
+		text = append(append(text, line...), '\n')
 	}
-	if _, err := io.WriteString(s, text); err != nil {
+	if _, err := s.Write(text); err != nil {
 		return fmt.Errorf("cannot send logs: %w", err)
 	}
 	if _, err := io.WriteString(s, "CLOSE\n"); err != nil {
