@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,6 +182,7 @@ func (s *containerStore) writable(c *catalog, id string) (*storedImage, error) {
 			}
 			copied := *i
 			copied.Names = slices.Clone(i.Names)
+			copied.raw = maps.Clone(i.raw) // encoding changes it
 			s.images = append(s.images, &copied)
 			return &copied, nil
 		}

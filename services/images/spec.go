@@ -39,6 +39,12 @@ type serverSpec struct {
 	Features []string `yaml:"features"`
 }
 
+// parseSpec reads what the maker of an image wrote.
+func parseSpec(text []byte) (spec imageSpec, err error) {
+	err = yaml.Unmarshal(text, &spec)
+	return spec, err
+}
+
 // spec expands the templates of an image, activates its features that the server has
 // too, and gives it the server's own specification. All problems are reported.
 func (p *preparation) spec(ctx context.Context) error {
@@ -57,7 +63,7 @@ func (p *preparation) spec(ctx context.Context) error {
 	var spec imageSpec
 	text, err = p.read("/etc/walt/image.spec")
 	if err == nil {
-		err = yaml.Unmarshal(text, &spec)
+		spec, err = parseSpec(text)
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {

@@ -78,6 +78,7 @@ func readStore(dir string) (*containerStore, error) {
 	if err := readJSON(filepath.Join(dir, "overlay-images", "images.json"), &s.images); err != nil {
 		return nil, err
 	}
+	s.images = slices.DeleteFunc(s.images, func(i *storedImage) bool { return i == nil }) // of a null
 	// Layers of running containers are listed apart, in volatile-layers.json; images
 	// are never made of them.
 	var layers []storedLayer
