@@ -107,11 +107,16 @@ type Report struct {
 	Failed  []error
 }
 
+// unwanted modules match devices but do harm or nothing (after Debian's blacklist).
+var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
+
+// Wanted tells whether a module may be loaded because a device asks for it.
+func Wanted(module string) bool { return !slices.Contains(unwanted, module) }
+
 // Coldplug loads what the devices present ask for: every modalias below sysfs
-// ("/sys/devices") is matched, and the modules for which wanted holds (nil: all) are
-// loaded. Loading a bus driver makes new devices appear, so passes follow each other
+// ("/sys/devices") is matched, and the modules that are [Wanted] are loaded. Loading a bus driver makes new devices appear, so passes follow each other
 // until one finds nothing new.
-func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module string) bool) (Report, error) {
+func (l *Loader) Coldplug(ctx context.Context, sysfs string) (Report, error) {
 	var report Report
 	seen, tried := map[string]bool{}, map[string]bool{}
 	for ctx.Err() == nil {
@@ -136,7 +141,7 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string, wanted func(module 
 				l.Relax()
 			}
 			for _, module := range found[alias] {
-				if tried[module] || wanted != nil && !wanted(module) {
+				if tried[module] || !Wanted(module) {
 					continue
 				}
 				tried[module] = true

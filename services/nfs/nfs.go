@@ -57,15 +57,14 @@ func prepare() error {
 			return fmt.Errorf("cannot prepare nfs: %w", err)
 		}
 	}
-	for _, file := range []string{"/var/lib/nfs/etab", "/var/lib/nfs/rmtab"} {
-		f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			return fmt.Errorf("cannot prepare nfs: %w", err)
-		}
-		f.Close()
-	}
 	if _, err := os.Stat(controlFS + "/threads"); err == nil {
 		return nil
+	}
+	// Exports and mounts of an earlier boot are void, and torn after a power cut.
+	for _, file := range []string{"/var/lib/nfs/etab", "/var/lib/nfs/rmtab"} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			return fmt.Errorf("cannot prepare nfs: %w", err)
+		}
 	}
 	// /proc/fs/nfsd exists once the module is there; request it by the fs type.
 	if out, err := exec.Command("/sbin/modprobe", "nfsd").CombinedOutput(); err != nil {

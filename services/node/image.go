@@ -118,7 +118,7 @@ func loadModules(ctx context.Context) {
 			say("%v", err)
 		}
 	}
-	if _, err := loader.Coldplug(ctx, "/sys", nil); err != nil {
+	if _, err := loader.Coldplug(ctx, "/sys"); err != nil {
 		say("%v", err)
 	}
 }

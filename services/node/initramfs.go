@@ -113,7 +113,7 @@ func configure(ctx context.Context, kernel cmdline, addr address) error {
 	var link netlink.Link
 	err = retry(ctx, 60, func() error {
 		// A driver that fails is not fatal: the boot interface may be another one.
-		if _, err := loader.Coldplug(ctx, "/sys", nil); err != nil {
+		if _, err := loader.Coldplug(ctx, "/sys"); err != nil {
 			say("%v", err)
 		}
 		link, err = linkByMAC(mac)

@@ -51,7 +51,7 @@ func (s *state) loadDrivers() error {
 		s.console.Say("no loadable drivers: %v", err)
 		return nil
 	}
-	result, err := loader.Coldplug(context.Background(), "/sys/devices", nil)
+	result, err := loader.Coldplug(context.Background(), "/sys/devices")
 	if err != nil {
 		return err
 	}

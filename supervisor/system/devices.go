@@ -25,9 +25,6 @@ import (
 // large, and PID 1 stays small.
 const DriversName = "walt-drivers"
 
-// unwanted modules match devices but do harm or nothing (after Debian's blacklist).
-var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
-
 // early are loaded before any device asks: what switches the machine off in order, and
 // what the network and NFS ask the kernel for, each of which would be a process of its own.
 var early = []string{
@@ -46,13 +43,12 @@ func LoadDrivers(args []string) error {
 	if err != nil {
 		return err
 	}
-	wanted := func(module string) bool { return !slices.Contains(unwanted, module) }
 	if len(args) == 0 {
 		earlyErr := loader.Load(early...)
 		// Priority belongs to the thread, which is the one that loads.
 		runtime.LockOSThread()
 		loader.Relax = func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowPriority) }
-		result, err := loader.Coldplug(context.Background(), "/sys/devices", wanted)
+		result, err := loader.Coldplug(context.Background(), "/sys/devices")
 		fmt.Printf("%d devices, drivers: %s\n", result.Devices, strings.Join(result.Loaded, " "))
 		return errors.Join(append(result.Failed, earlyErr, err)...)
 	}
@@ -67,7 +63,7 @@ func LoadDrivers(args []string) error {
 			modules = []string{arg}
 		}
 		for _, module := range modules {
-			if !wanted(module) {
+			if !kmod.Wanted(module) {
 				continue
 			}
 			if err := loader.Load(module); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -85,45 +81,66 @@ const lowPriority = 15
 // new device brings several.
 const hotplugTime = 200 * time.Millisecond
 
-// watchDevices loads the drivers of what is there, then of what comes, and watches power
-// buttons.
+// watchDevices loads the drivers of what is there, and of what comes; power buttons are
+// watched as soon as they appear.
 func (s *system) watchDevices() {
 	events, err := uevent.Listen()
 	if err != nil {
 		s.console.Say("%v; devices attached later are not noticed", err)
 	}
+	coldplug := make(chan struct{})
+	go func() {
+		defer close(coldplug)
+		defer s.report.Begin("load drivers (beside)")()
+		s.runDrivers(nil)
+	}()
 	buttons := map[string]bool{}
-	end := s.report.Begin("load drivers (beside)")
-	s.runDrivers(nil)
-	end()
 	s.watchButtons(buttons)
 	if events == nil {
+		<-coldplug
+		s.watchButtons(buttons)
 		return
 	}
-	var aliases []string
+	fresh := map[string]string{} // modalias by device
 	for {
 		var deadline time.Time
-		if len(aliases) > 0 {
+		if len(fresh) > 0 {
 			deadline = time.Now().Add(hotplugTime)
 		}
 		event, err := events.Next(deadline)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			s.runDrivers(aliases)
-			aliases = nil
-			s.watchButtons(buttons)
+			select {
+			case <-coldplug:
+			default:
+				continue // it sees to most of them
+			}
+			if aliases := undriven(fresh); len(aliases) > 0 {
+				s.runDrivers(aliases)
+			}
+			clear(fresh)
 		case err != nil:
 			s.console.Say("%v; devices attached later are not noticed", err)
 			return
 		case event["ACTION"] != "add":
 		case event["SUBSYSTEM"] == "input":
 			s.watchButtons(buttons)
+		case event["MODALIAS"] != "":
+			fresh[event["DEVPATH"]] = event["MODALIAS"]
 		}
-		// The cold plug has seen to most of what is queued while it ran.
-		if alias := event["MODALIAS"]; event["ACTION"] == "add" && alias != "" && !driven(event["DEVPATH"]) {
+	}
+}
+
+// undriven returns the aliases of the devices that no driver has taken, in order.
+func undriven(fresh map[string]string) []string {
+	var aliases []string
+	for device, alias := range fresh {
+		if !driven(device) && !slices.Contains(aliases, alias) {
 			aliases = append(aliases, alias)
 		}
 	}
+	slices.Sort(aliases)
+	return aliases
 }
 
 func driven(device string) bool {
@@ -131,7 +148,8 @@ func driven(device string) bool {
 	return err == nil
 }
 
-// runDrivers runs this program as DriversName and records what it says.
+// runDrivers runs this program as DriversName and records what it says. Without
+// arguments it would be another cold plug: pass nil for that only.
 func (s *system) runDrivers(aliases []string) {
 	reading, writing, err := os.Pipe()
 	if err != nil {
