@@ -37,6 +37,7 @@ func Main(ctx context.Context, args []string) error {
 		"-c", "config_file=" + filepath.Join(*conf, "postgresql.conf"),
 		"-c", "hba_file=" + filepath.Join(*conf, "pg_hba.conf"),
 		"-c", "ident_file=" + filepath.Join(*conf, "pg_ident.conf"),
+		"-c", "external_pid_file=/run/postgresql/postgresql.pid", // Debian's default is a name that cannot be written
 	}
 	return fmt.Errorf("cannot execute %s: %w", server, unix.Exec(server, argv, os.Environ()))
 }
