@@ -15,6 +15,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,9 +68,10 @@ func (t *table) row(cells ...string) {
 	t.writer.Write([]byte(strings.Join(cells, "\t") + "\n"))
 }
 
-func (t *table) String() string {
+// print writes the table at once: a benchmark's own log is cut after some lines.
+func (t *table) print(b *testing.B) {
 	t.writer.Flush()
-	return "\n" + t.text.String()
+	fmt.Fprintf(os.Stderr, "\n%s\n%s\n", b.Name(), &t.text)
 }
 
 // copySource copies the files that git knows, or would take, to another folder.

@@ -98,7 +98,9 @@ func boot(b *testing.B, o platform.Options, which string, memory bool) figures {
 			t.row(r.name, fmt.Sprintf("%.2f", r.took.Seconds()), fmt.Sprintf("%.1f", r.took.Seconds()/f.kernel.Seconds()))
 		}
 	}
-	b.Logf("%s\n%s", t, shell(b, lab, "waltctl boot"))
+	t.writer.Flush()
+	t.text.WriteString("\n" + shell(b, lab, "waltctl boot"))
+	t.print(b)
 	if memory {
 		residentMemory(b, lab)
 	}
@@ -230,6 +232,6 @@ func residentMemory(b *testing.B, lab *platform.Lab) {
 		t.row(program+" "+service, fmt.Sprintf("%.1f", float64(pss)/1024), fmt.Sprintf("%.1f", float64(rss)/1024))
 	}
 	t.row("all", fmt.Sprintf("%.1f", float64(sum)/1024))
-	b.Log(t)
+	t.print(b)
 	b.ReportMetric(float64(sum)/1024, "MB(resident)")
 }

@@ -90,7 +90,7 @@ func sizes(b *testing.B, output string) {
 	for _, name := range slices.Sorted(maps.Keys(m.Sizes)) {
 		t.row(name, fmt.Sprintf("%.1f", float64(m.Sizes[name])/1e6))
 	}
-	b.Log(t)
+	t.print(b)
 	b.ReportMetric(float64(m.Sizes["root"]+m.Sizes["verity"])/1e6, "MB(root-slot)")
 	b.ReportMetric(float64(m.Sizes["kernel"]+m.Sizes["initrd"])/1e6, "MB(kernel+initramfs)")
 }

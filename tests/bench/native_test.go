@@ -196,7 +196,7 @@ func BenchmarkAPI(b *testing.B) {
 		}{{"bare TCP echo", bare}, {"get_time", getTime}, {"show_nodes, 1 node", showNodes}} {
 			t.row(r.name, fmt.Sprintf("%.0f", r.rate), fmt.Sprintf("%.3f", r.rate/bare))
 		}
-		b.Log(t)
+		t.print(b)
 		b.ReportMetric(bare, "echo/s")
 		b.ReportMetric(getTime, "get_time/s")
 		b.ReportMetric(showNodes, "show_nodes/s")
@@ -273,7 +273,7 @@ func BenchmarkLogs(b *testing.B) {
 		t := newTable("LINES, "+fmt.Sprint(streams)+" streams", "PER SECOND", "OF BARE COPY")
 		t.row("bare COPY", fmt.Sprintf("%.0f", bare), "1")
 		t.row("through the daemon", fmt.Sprintf("%.0f", daemon), fmt.Sprintf("%.3f", daemon/bare))
-		b.Log(t)
+		t.print(b)
 		b.ReportMetric(daemon, "lines/s")
 		b.ReportMetric(bare, "bare-lines/s")
 	}
