@@ -55,14 +55,15 @@ func (h *Hub) ServeDump(ctx context.Context, conn net.Conn, r *bufio.Reader) {
 		cancel()
 		conn.Close() // a blocked write ends too
 	}()
-	err = h.dump(ctx, bufio.NewWriterSize(conn, 64<<10), req)
+	err = h.dump(ctx, conn, req)
 	if err != nil && ctx.Err() == nil {
 		h.config.Warn("logs for %v: %v", conn.RemoteAddr(), err)
 	}
 }
 
 // dump sends a history, or lines in real time, or the one then the other.
-func (h *Hub) dump(ctx context.Context, out *bufio.Writer, req *request) error {
+func (h *Hub) dump(ctx context.Context, conn net.Conn, req *request) error {
+	out := bufio.NewWriterSize(conn, 64<<10)
 	watch := &watcher{streams: req.streams, lines: req.lines, arrived: make(chan struct{}, 1)}
 	if req.filter.Issuers != nil {
 		watch.issuers = map[string]bool{}
@@ -76,11 +77,12 @@ func (h *Hub) dump(ctx context.Context, out *bufio.Writer, req *request) error {
 		return err
 	}
 	if cursor != nil {
-		err := sendHistory(ctx, out, cursor, req.format)
+		err := h.sendHistory(ctx, conn, out, cursor, req.format)
 		cursor.Close()
 		if err != nil {
 			return err
 		}
+		conn.SetWriteDeadline(time.Time{}) // a watcher holds nothing but a bounded memory
 	}
 	if !req.realtime {
 		if !req.history {
@@ -136,10 +138,13 @@ func (h *Hub) open(ctx context.Context, watch *watcher, req *request) (cursor *d
 	return cursor, err
 }
 
-func sendHistory(ctx context.Context, out *bufio.Writer, cursor *db.Cursor, format timeFormat) error {
+func (h *Hub) sendHistory(ctx context.Context, conn net.Conn, out *bufio.Writer, cursor *db.Cursor, format timeFormat) error {
 	for {
 		records, err := cursor.Next(ctx)
 		if err != nil {
+			return err
+		}
+		if err := conn.SetWriteDeadline(time.Now().Add(h.config.Stall)); err != nil {
 			return err
 		}
 		for _, r := range records {

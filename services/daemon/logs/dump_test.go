@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sort"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +25,10 @@ import (
 const nodeMAC = "52:54:00:00:00:02"
 
 // platform is a hub on a real database, with a server and a node.
-func platform(t testing.TB) *logs.Hub {
+func platform(t testing.TB) *logs.Hub { return patientPlatform(t, 0) }
+
+// patientPlatform waits so long for a reader of a history.
+func patientPlatform(t testing.TB, stall time.Duration) *logs.Hub {
 	t.Helper()
 	c, _ := dbtest.Client(t)
 	ctx := context.Background()
@@ -41,6 +45,7 @@ func platform(t testing.TB) *logs.Hub {
 		ByMAC:  func(mac string) (db.Device, bool) { return node, mac == nodeMAC },
 		Server: func() (db.Device, bool) { return server, true },
 		Warn:   t.Logf,
+		Stall:  stall,
 	})
 	run, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -51,8 +56,9 @@ func platform(t testing.TB) *logs.Hub {
 
 // dump is a request for logs under way.
 type dump struct {
-	conn net.Conn
-	r    *bufio.Reader
+	conn  net.Conn
+	r     *bufio.Reader
+	ended chan struct{} // closed when the hub is done with it
 }
 
 func open(t testing.TB, h *logs.Hub, params ...any) *dump {
@@ -83,7 +89,7 @@ func open(t testing.TB, h *logs.Hub, params ...any) *dump {
 	if _, err := client.Write(text); err != nil {
 		t.Fatal(err)
 	}
-	return &dump{client, bufio.NewReader(client)}
+	return &dump{client, bufio.NewReader(client), ended}
 }
 
 // record reads one record, as "issuer.stream line".
@@ -197,18 +203,36 @@ func TestRealtime(t *testing.T) {
 	sender.Wait()
 }
 
+// TestStalledReader: who asks for a history and does not read it gives its place to
+// others in the end.
+func TestStalledReader(t *testing.T) {
+	h := patientPlatform(t, time.Millisecond)
+	text := strings.Repeat("x", 60<<10)
+	for range 500 { // more than the buffers of a connection hold
+		h.Emit("s", text)
+		if err := h.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-open(t, h, "history", all).ended
+}
+
 // TestBoundary: with history and realtime together, each line comes exactly once,
 // whenever the request arrives.
 func TestBoundary(t *testing.T) {
 	h := platform(t)
 	const senders, lines, dumps = 4, 2000, 6
+	asked := make([]chan struct{}, dumps) // closed when a dump has been asked for
+	for n := range asked {
+		asked[n] = make(chan struct{})
+	}
 	var sending sync.WaitGroup
 	for s := range senders {
 		sending.Go(func() {
 			for i := range lines {
 				h.Emit(fmt.Sprint("s", s), fmt.Sprint(i))
-				if i%50 == 0 {
-					time.Sleep(time.Millisecond) // lets requests come in between
+				if share := lines / (dumps + 1); i%share == 0 && i/share < dumps {
+					<-asked[i/share] // requests come in between
 				}
 			}
 		})
@@ -216,6 +240,7 @@ func TestBoundary(t *testing.T) {
 	var reading sync.WaitGroup
 	for n := range dumps {
 		d := open(t, h, "history", all, "realtime", true)
+		close(asked[n])
 		reading.Go(func() {
 			var got []string
 			for len(got) < senders*lines {

@@ -46,6 +46,10 @@ type Config struct {
 	// log line.
 	Warn func(format string, args ...any)
 
+	// Stall is how long a reader of a history may take for a part of it, a megabyte or so;
+	// default 1 hour. It holds one of a limited number of places of the database.
+	Stall time.Duration
+
 	// Keep and Drop hand the connections of nodes to the supervisor, so that they
 	// outlive this process: notify.StoreFD and notify.RemoveFD. nil: not done.
 	Keep func(name string, f *os.File) error
@@ -101,11 +105,18 @@ type batch struct {
 	size   int
 }
 
+// maxStreams is how many streams are remembered, so that their number in the database
+// need not be asked for again. Nothing bounds how many names a node may use.
+const maxStreams = 4096
+
 // lineCost is what a line costs in memory besides its text.
 const lineCost = 64
 
 // New returns a hub; Run must be started.
 func New(config Config) *Hub {
+	if config.Stall == 0 {
+		config.Stall = time.Hour
+	}
 	return &Hub{
 		config:   config,
 		streams:  map[streamKey]*stream{},
@@ -165,6 +176,9 @@ func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk,
 	key := streamKey{device.MAC, name, chunk}
 	s := h.streams[key]
 	if s == nil {
+		if len(h.streams) >= maxStreams {
+			clear(h.streams) // those in use come back
+		}
 		s = &stream{streamKey: key}
 		h.streams[key] = s
 	}

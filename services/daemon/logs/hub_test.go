@@ -265,6 +265,27 @@ func TestIncomingRefused(t *testing.T) {
 	}
 }
 
+// A node that never uses a stream name twice costs no memory for long.
+func TestManyStreams(t *testing.T) {
+	m := &memory{}
+	h, _ := newHub(m)
+	const n = 2*maxStreams + 10
+	for i := range n {
+		if err := h.add(t.Context(), nodeDevice, fmt.Sprint("s", i), false, true, []line{{time.Now(), fmt.Sprint(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(h.streams) > maxStreams {
+		t.Errorf("%d streams are remembered", len(h.streams))
+	}
+	if err := h.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.stored(); len(got) != n || got[n-1] != fmt.Sprint(n-1) {
+		t.Errorf("%d of %d lines were stored", len(got), n)
+	}
+}
+
 // TestSlowHeader: a silent connection is ended, and delays nobody.
 func TestSlowHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

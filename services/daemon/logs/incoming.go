@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/wire/rpc"
 )
 
 const (
@@ -65,11 +66,11 @@ func (h *Hub) ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
 	if ctx.Err() == nil {
 		conn.SetReadDeadline(time.Now().Add(headerTimeout))
 	}
-	name, err := readHeader(r)
+	name, err := rpc.ReadLine(r, maxHeader)
 	if err != nil {
 		return
 	}
-	mode, err := readHeader(r)
+	mode, err := rpc.ReadLine(r, maxHeader)
 	if err != nil {
 		return
 	}
@@ -85,24 +86,6 @@ func (h *Hub) ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
 	timer := time.AfterFunc(keepAfter, in.handOver)
 	defer timer.Stop()
 	in.serve(ctx)
-}
-
-// readHeader reads a line of bounded length.
-func readHeader(r *bufio.Reader) (string, error) {
-	var text []byte
-	for {
-		c, err := r.ReadByte()
-		if err != nil {
-			return "", err
-		}
-		if c == '\n' {
-			return string(text), nil
-		}
-		if len(text) == maxHeader {
-			return "", errors.New("header line too long")
-		}
-		text = append(text, c)
-	}
 }
 
 func peerIP(a net.Addr) netip.Addr {
