@@ -18,9 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -28,6 +27,7 @@ import (
 // say quickly what it wants.
 const (
 	maxConnections = 2048
+	maxPerAddress  = 256
 	maxHeader      = 64 << 10
 	headerTimeout  = 15 * time.Second
 	idleTimeout    = 2 * time.Minute
@@ -68,7 +68,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 			server.Close()
 		}
 	})
-	err := server.Serve(netutil.LimitListener(ln, maxConnections))
+	err := server.Serve(quota.New(maxConnections, maxPerAddress).Listener(ln))
 	if stop() {
 		return fmt.Errorf("cannot serve HTTP: %w", err)
 	}

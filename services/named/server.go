@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/state"
 )
 
 const (
 	maxConnections = 128 // over TCP, for answers that do not fit a datagram
+	maxPerAddress  = 16
 	tcpTimeout     = 5 * time.Second
 	complainPause  = time.Minute
 )
@@ -54,7 +55,7 @@ func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener
 	for name, server := range map[string]*dns.Server{
 		"UDP": {PacketConn: udp, Handler: handler, UDPSize: dns.DefaultMsgSize},
 		"TCP": {
-			Listener: netutil.LimitListener(tcp, maxConnections), Handler: handler, MaxTCPQueries: 100,
+			Listener: quota.New(maxConnections, maxPerAddress).Listener(tcp), Handler: handler, MaxTCPQueries: 100,
 			ReadTimeout: tcpTimeout, WriteTimeout: tcpTimeout, IdleTimeout: func() time.Duration { return tcpTimeout },
 		},
 	} {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/quota"
 )
 
 // Bounds of one server.
@@ -39,17 +40,16 @@ type Config struct {
 type Server struct {
 	cfg   Config
 	conn  *net.UDPConn
+	quota *quota.Quota // of transfers
 	tasks sync.WaitGroup
 
 	mu     sync.Mutex
 	active map[netip.AddrPort]string // requests whose first answer is not acknowledged
-	count  map[netip.Addr]int        // transfers of each client
-	total  int
 }
 
 // New returns a server on a socket bound to the server's address.
 func New(cfg Config, conn *net.UDPConn) *Server {
-	return &Server{cfg: cfg, conn: conn, active: map[netip.AddrPort]string{}, count: map[netip.Addr]int{}}
+	return &Server{cfg: cfg, conn: conn, quota: quota.New(maxTransfers, maxPerClient), active: map[netip.AddrPort]string{}}
 }
 
 // Serve answers until ctx ends; it closes the socket.
@@ -87,21 +87,14 @@ func (s *Server) accept(ctx context.Context, client netip.AddrPort, packet strin
 	if s.active[client] == packet {
 		return
 	}
-	if s.total >= maxTransfers || s.count[client.Addr()] >= maxPerClient {
+	if !s.quota.Take(client.Addr()) {
 		return // it asks again
 	}
 	s.active[client] = packet
-	s.count[client.Addr()]++
-	s.total++
 	s.tasks.Go(func() {
+		defer s.quota.Give(client.Addr())
 		s.answer(ctx, client, packet)
 		s.started(client, packet)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.count[client.Addr()]--; s.count[client.Addr()] == 0 {
-			delete(s.count, client.Addr())
-		}
-		s.total--
 	})
 }
 

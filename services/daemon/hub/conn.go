@@ -15,6 +15,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/literal"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
@@ -250,7 +251,7 @@ func (c *conn) forward(ctx context.Context, call *call) ([]byte, error) {
 	if !slices.Contains(apis, c.api) {
 		return nil, fmt.Errorf("unknown target API %q", c.api)
 	}
-	if own := address(c.nc.LocalAddr()); !c.hub.access(c.api, c.peer, c.peer.IsLoopback() || c.peer == own) {
+	if own := quota.Address(c.nc.LocalAddr()); !c.hub.access(c.api, c.peer, c.peer.IsLoopback() || c.peer == own) {
 		return nil, fmt.Errorf("the API %s is not open to %v", c.api, c.peer)
 	}
 	message, err := c.hub.link.Call(ctx, session.Call{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/internal/quota"
 )
 
 // Bounds of connections. An address counts many users when it is that of a gateway.
@@ -30,17 +31,17 @@ type Hub struct {
 	access Access
 	link   *session.Link
 
+	quota *quota.Quota
+
 	mu       sync.Mutex
 	lastID   uint64
 	sessions map[uint64]*conn
-	counts   map[netip.Addr]int
-	total    int
 	refused  time.Time // when a refusal was last logged
 }
 
 // New returns a hub, which begins to look for server-main.
 func New(c Config) *Hub {
-	h := &Hub{access: c.Access, sessions: map[uint64]*conn{}, counts: map[netip.Addr]int{}}
+	h := &Hub{access: c.Access, quota: quota.New(maxConnections, maxPerAddress), sessions: map[uint64]*conn{}}
 	h.link = session.Dial(c.MainSocket, h.callback)
 	return h
 }
@@ -71,13 +72,14 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 			}
 			continue
 		}
-		peer := address(nc.RemoteAddr())
-		if !h.admit(peer) {
+		peer := quota.Address(nc.RemoteAddr())
+		if !h.quota.Take(peer) {
 			nc.Close()
+			h.complain(peer)
 			continue
 		}
 		running.Go(func() {
-			defer h.leave(peer)
+			defer h.quota.Give(peer)
 			defer nc.Close()
 			c := newConn(h, nc, peer)
 			if err := c.serve(ctx); err != nil {
@@ -87,35 +89,14 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// address returns the IP address of one end of a connection.
-func address(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
-func (h *Hub) admit(peer netip.Addr) bool {
+// complain logs that a connection was refused, but not each time.
+func (h *Hub) complain(peer netip.Addr) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.total >= maxConnections || h.counts[peer] >= maxPerAddress {
-		if now := time.Now(); now.Sub(h.refused) > 10*time.Second {
-			h.refused = now
-			log.Printf("refused a connection from %v: it has %d, all together have %d", peer, h.counts[peer], h.total)
-		}
-		return false
-	}
-	h.total++
-	h.counts[peer]++
-	return true
-}
-
-func (h *Hub) leave(peer netip.Addr) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.total--
-	if h.counts[peer]--; h.counts[peer] == 0 {
-		delete(h.counts, peer)
+	if now := time.Now(); now.Sub(h.refused) > 10*time.Second {
+		h.refused = now
+		own, all := h.quota.Held(peer)
+		log.Printf("refused a connection from %v: it has %d, all together have %d", peer, own, all)
 	}
 }
 

@@ -67,8 +67,8 @@ func start(t testing.TB, access Access, m methods) *platform {
 			t.Errorf("Serve: %v", err)
 		}
 		h.Close()
-		if len(h.sessions) > 0 || h.total > 0 || len(h.counts) > 0 {
-			t.Errorf("the hub keeps %d sessions, %d connections", len(h.sessions), h.total)
+		if _, held := h.quota.Held(netip.Addr{}); len(h.sessions) > 0 || held > 0 {
+			t.Errorf("the hub keeps %d sessions, %d connections", len(h.sessions), held)
 		}
 	})
 	p.address = ln.Addr().String()
@@ -454,6 +454,27 @@ func TestEmptySessionsAreClosedQuietly(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
+	}
+}
+
+// Those who connect and say nothing, or not all, delay nobody.
+func TestSilentPeers(t *testing.T) {
+	p := start(t, Open, methods{"get_time": func(context.Context, *session.Session, pickle.Tuple) (any, error) { return int64(1), nil }})
+	for i := range 100 {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, []string{"", "1", "10\nCS", "10\nCSAPI\n('API_CALL', "}[i%4])
+	}
+	s, err := client.Dial(t.Context(), p.address, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if v, err := s.Call(t.Context(), "get_time"); v != int64(1) || err != nil {
+		t.Errorf("got %v, %v", v, err)
 	}
 }
 
