@@ -9,7 +9,6 @@ package http
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -29,12 +28,9 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ln, err := notify.Listener("http")
-	if errors.Is(err, notify.ErrNoSocket) {
-		ln, err = net.Listen("tcp", *address)
-	}
+	ln, err := notify.ListenerOr("http", func() (net.Listener, error) { return net.Listen("tcp", *address) })
 	if err != nil {
-		return fmt.Errorf("cannot serve HTTP: %w", err)
+		return err
 	}
 	watcher := flags.Watch(ctx)
 	log.Printf("serving HTTP on %s", ln.Addr())

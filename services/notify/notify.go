@@ -11,8 +11,10 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,6 +170,42 @@ func Listener(name string) (net.Listener, error) {
 		u.SetUnlinkOnClose(false)
 	}
 	return ln, nil
+}
+
+// ListenerOr returns the listening stream socket of that name, or what open opens when
+// the supervisor passed none.
+func ListenerOr(name string, open func() (net.Listener, error)) (net.Listener, error) {
+	ln, err := Listener(name)
+	if !errors.Is(err, ErrNoSocket) {
+		return ln, err
+	}
+	if ln, err = open(); err != nil {
+		return nil, fmt.Errorf("cannot listen on %q: %w", name, err)
+	}
+	return ln, nil
+}
+
+// UnixListener returns the listening unix socket of that name, or opens NAME.sock in a
+// folder, for this user only, when the supervisor passed none.
+func UnixListener(name, folder string) (net.Listener, error) {
+	return ListenerOr(name, func() (net.Listener, error) {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, err
+		}
+		path := filepath.Join(folder, name+".sock")
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // of an earlier life
+		}
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			ln.Close()
+			return nil, err
+		}
+		return ln, nil
+	})
 }
 
 // PacketConn returns the datagram socket of that name.

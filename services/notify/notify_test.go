@@ -111,6 +111,29 @@ func TestWithoutSupervisor(t *testing.T) {
 	}
 }
 
+func TestUnixListenerWithoutSupervisor(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "daemon")
+	for range 2 { // the second time over the socket of the first, as after a crash
+		ln, err := UnixListener("db", folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.(*net.UnixListener).SetUnlinkOnClose(false)
+		conn, err := net.Dial("unix", filepath.Join(folder, "db.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		ln.Close()
+	}
+	if info, err := os.Stat(filepath.Join(folder, "db.sock")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := UnixListener("db", filepath.Join(folder, "db.sock")); err == nil || !strings.Contains(err.Error(), `cannot listen on "db"`) {
+		t.Errorf("in a file: %v", err)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, name := range []string{"plain", "a:b", "50%", "%3A", "%25:", ":::"} {
 		wire := EscapeName(name)

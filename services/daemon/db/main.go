@@ -37,7 +37,7 @@ func Main(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	ln, err := listen(*dir)
+	ln, err := notify.UnixListener("db", *dir)
 	if err != nil {
 		return err
 	}
@@ -57,24 +57,6 @@ func siteDSN(path string) (string, error) {
 		return site.Database.URL, nil
 	}
 	return DefaultDSN, nil
-}
-
-func listen(dir string) (net.Listener, error) {
-	ln, err := notify.Listener("db")
-	if !errors.Is(err, notify.ErrNoSocket) {
-		return ln, err
-	}
-	path := filepath.Join(dir, filepath.Base(Socket))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot listen: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot listen: %w", err)
-	}
-	if ln, err = net.Listen("unix", path); err != nil {
-		return nil, fmt.Errorf("cannot listen: %w", err)
-	}
-	return ln, os.Chmod(path, 0o600)
 }
 
 // serve answers calls until ctx ends, from the start: while the database is away

@@ -14,7 +14,6 @@ package hub
 import (
 	"context"
 	"flag"
-	"fmt"
 	"net"
 	"path/filepath"
 
@@ -29,7 +28,7 @@ const Version = "10.0"
 // Main runs server-hub until ctx ends.
 func Main(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("server-hub", flag.ContinueOnError)
-	listen := flags.String("listen", "", "`address` to listen on, when the supervisor passes no socket \"api\"")
+	listen := flags.String("listen", ":12345", "`address` to listen on, when the supervisor passes no socket \"api\"")
 	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon")
 	sitePath := flags.String("site", "", "site `file` with the access rules; none: every API is open to everybody")
 	if err := flags.Parse(args); err != nil {
@@ -43,7 +42,7 @@ func Main(ctx context.Context, args []string) error {
 		}
 		access = SiteAccess(site)
 	}
-	ln, err := listener(*listen)
+	ln, err := notify.ListenerOr("api", func() (net.Listener, error) { return net.Listen("tcp", *listen) })
 	if err != nil {
 		return err
 	}
@@ -53,15 +52,4 @@ func Main(ctx context.Context, args []string) error {
 		return err
 	}
 	return h.Serve(ctx, ln)
-}
-
-func listener(address string) (net.Listener, error) {
-	if address == "" {
-		return notify.Listener("api")
-	}
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen for API sessions: %w", err)
-	}
-	return ln, nil
 }
