@@ -152,7 +152,7 @@ func TestReproducible(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", arguments, builder, out)
 	cmd.Dir = filepath.Join(elsewhere, "services")
-	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "GOAMD64=v3", "GOFLAGS=-trimpath=false")
+	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "SOURCE_DATE_EPOCH=12345", "GOAMD64=v3", "GOFLAGS=-trimpath=false")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("image build: %v\n%s", err, text)
 	}

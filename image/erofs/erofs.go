@@ -53,6 +53,8 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	if err != nil {
 		return 0, err
 	}
+	// mkfs.erofs would take the time of the image from a variable of the caller.
+	cmd.Env = append(cmd.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", o.Time.Unix()))
 	var messages bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &messages, &messages
 	in, err := cmd.StdinPipe()
