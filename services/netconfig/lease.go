@@ -120,8 +120,7 @@ func (c *client) open() (*nclient4.Client, error) {
 // was refused, and when a cable was plugged: that may be another network.
 func (c *client) hold(ctx context.Context, lease *nclient4.Lease) {
 	for {
-		life := lease.ACK.IPAddressLeaseTime(defaultLife)
-		if c.sleep(ctx, max(lease.ACK.IPAddressRenewalTime(life/2), leastRenew)) {
+		if c.sleep(ctx, renewal(lease.ACK)) {
 			return
 		}
 		for {
@@ -146,6 +145,13 @@ func (c *client) hold(ctx context.Context, lease *nclient4.Lease) {
 			}
 		}
 	}
+}
+
+// renewal returns how long after its begin a lease is to be renewed: when the server
+// says, but not after its end.
+func renewal(ack *dhcpv4.DHCPv4) time.Duration {
+	life := ack.IPAddressLeaseTime(defaultLife)
+	return max(min(ack.IPAddressRenewalTime(life/2), life), leastRenew)
 }
 
 // expire drops the address if its lease has ended, and tells whether that is so.
@@ -173,15 +179,10 @@ func (c *client) use(ack *dhcpv4.DHCPv4) error {
 	if err != nil {
 		return fmt.Errorf("cannot look at %s: %w", c.link, err)
 	}
-	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
-	if !ok || addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
-		return fmt.Errorf("cannot use the address %s that %s was given", ack.YourIPAddr, c.network)
+	prefix, err := leasePrefix(ack)
+	if err != nil {
+		return fmt.Errorf("cannot use what %s was given: %w", c.network, err)
 	}
-	bits, _ := ack.SubnetMask().Size()
-	if bits == 0 {
-		bits, _ = ack.YourIPAddr.DefaultMask().Size()
-	}
-	prefix := netip.PrefixFrom(addr, bits)
 	if err := setAddress(link, prefix); err != nil {
 		return err
 	}
@@ -190,13 +191,13 @@ func (c *client) use(ack *dhcpv4.DHCPv4) error {
 			log.Printf("cannot set the MTU of %s to %d: %v", c.link, mtu, err)
 		}
 	}
-	routes := c.routes(ack)
-	for _, r := range routes {
+	wanted := routes(ack)
+	for _, r := range wanted {
 		if err := setRoute(link, r.dst, r.gateway, c.metric); err != nil {
 			log.Print(err)
 		}
 	}
-	c.removeOldRoutes(link, routes)
+	c.removeOldRoutes(link, wanted)
 	var resolvers []netip.Addr
 	for _, ip := range ack.DNS() {
 		if a, ok := netip.AddrFromSlice(ip.To4()); ok && !a.IsUnspecified() {
@@ -205,11 +206,24 @@ func (c *client) use(ack *dhcpv4.DHCPv4) error {
 	}
 	c.resolvers(resolvers)
 	c.end = time.Now().Add(ack.IPAddressLeaseTime(defaultLife))
-	if c.last != addr {
+	if addr := prefix.Addr(); c.last != addr {
 		log.Printf("%s has %s", c.network, prefix)
 		c.last = addr
 	}
 	return nil
+}
+
+// leasePrefix returns the address of a lease, with its subnet.
+func leasePrefix(ack *dhcpv4.DHCPv4) (netip.Prefix, error) {
+	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
+	bits, _ := ack.SubnetMask().Size()
+	if bits == 0 {
+		bits, _ = ack.YourIPAddr.DefaultMask().Size()
+	}
+	if !ok || bits == 0 || addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
+		return netip.Prefix{}, fmt.Errorf("%s is no address of a machine", ack.YourIPAddr)
+	}
+	return netip.PrefixFrom(addr, bits), nil
 }
 
 type route struct {
@@ -218,7 +232,7 @@ type route struct {
 }
 
 // routes returns those of option 121, which replace the router of option 3 (RFC 3442).
-func (c *client) routes(ack *dhcpv4.DHCPv4) []route {
+func routes(ack *dhcpv4.DHCPv4) []route {
 	var routes []route
 	for _, r := range ack.ClasslessStaticRoute() {
 		if r.Dest == nil {
