@@ -12,9 +12,9 @@ import (
 	"github.com/waltos/waltos/image/lock"
 )
 
-// The programs of the real lock run, with nothing in the environment that helps them.
-// This downloads 40 MB when the cache has them not.
-func TestPrograms(t *testing.T) {
+// open brings sets of the real lock into the cache.
+func open(t *testing.T, sets ...string) *inputs.Inputs {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("downloads packages")
 	}
@@ -22,11 +22,17 @@ func TestPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.Background()
-	build, lab, python := lock.ToolSet("build"), lock.ToolSet("lab"), inputs.Python
-	if err := in.Ensure(ctx, build, lab, python); err != nil {
+	if err := in.Ensure(t.Context(), sets...); err != nil {
 		t.Fatal(err)
 	}
+	return in
+}
+
+// The programs of the real lock run, with nothing in the environment that helps them.
+// This downloads 40 MB when the cache has them not.
+func TestPrograms(t *testing.T) {
+	build, lab, python := lock.ToolSet("build"), lock.ToolSet("lab"), inputs.Python
+	in, ctx := open(t, build, lab, python), context.Background()
 	t.Setenv("LD_LIBRARY_PATH", "/nonexistent")
 	t.Setenv("PYTHONHOME", "/nonexistent")
 	disk := filepath.Join(t.TempDir(), "disk")

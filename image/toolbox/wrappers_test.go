@@ -9,24 +9,12 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/waltos/waltos/image/fetch"
-	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/lock"
 )
 
 // PostgreSQL of the appliance makes a cluster on the host: initdb starts postgres.
 func TestWrappers(t *testing.T) {
-	if testing.Short() {
-		t.Skip("downloads packages")
-	}
-	in, err := inputs.Open(inputs.Options{Appliance: "../appliance.hcl", Override: true, Progress: fetch.NewProgress(os.Stderr)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := context.Background()
-	if err := in.Ensure(ctx, lock.Root); err != nil {
-		t.Fatal(err)
-	}
+	in, ctx := open(t, lock.Root), context.Background()
 	box, err := in.Toolbox(ctx, lock.Root)
 	if err != nil {
 		t.Fatal(err)

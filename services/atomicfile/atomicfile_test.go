@@ -71,11 +71,7 @@ func TestFullDisk(t *testing.T) {
 	if !nettest.Enter(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(dir, 0)
+	dir := nettest.SmallDisk(t, 64)
 	path := filepath.Join(dir, "file")
 	if err := Write(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/waltos/waltos/services/internal/nettest"
 )
 
@@ -92,11 +90,7 @@ func TestJournalOnFullDisk(t *testing.T) {
 	if !nettest.Enter(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(dir, 0)
+	dir := nettest.SmallDisk(t, 64)
 	path, ballast := filepath.Join(dir, "leases"), filepath.Join(dir, "ballast")
 	if err := os.WriteFile(path, encodeRecords([]*lease{testLease(2, 100)}), 0o600); err != nil {
 		t.Fatal(err)

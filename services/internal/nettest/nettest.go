@@ -1,10 +1,11 @@
-// Package nettest runs a test in a network namespace of its own, with the real kernel
-// and without privileges on the machine: the test binary starts itself again in new
-// user and network namespaces.
+// Package nettest runs a test in a namespace of its own for networks and mounts, with
+// the real kernel and without privileges on the machine: the test binary starts itself
+// again in new user, network and mount namespaces.
 package nettest
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,6 +17,22 @@ import (
 
 // variable tells the second process that it is in its namespace.
 const variable = "WALT_TEST_NAMESPACE"
+
+// SmallDisk mounts an empty disk of so many kilobytes, below a temporary folder, which it
+// returns. It is for the process that runs inside a namespace.
+func SmallDisk(t *testing.T, kilobytes int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kilobytes)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
 
 // Enter returns true in the process that runs inside a new namespace, where t is root
 // and only the loopback interface exists, down. Elsewhere it runs that process, reports
