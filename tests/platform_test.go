@@ -319,6 +319,15 @@ func fullDataPartition(l *lab) {
 		l.onNode("walt-log-echo full.test line while full")
 	}
 	l.want(l.walt("node", "show"), "bench-1")
+	l.want(l.root("waltctl status"), "FULL, nothing new is stored")
+	l.eventually("a word on the console", func(context.Context) error {
+		for _, line := range l.Appliance.Console().Lines(100) {
+			if strings.Contains(line, "walt: data partition: FULL") {
+				return nil
+			}
+		}
+		return errors.New("the console does not say that the data partition is full")
+	})
 	l.want(l.walt("log", "list-checkpoints"), "before-full")
 	l.root("rm -f /var/fill /var/fill2; sync")
 	l.eventually("recovery", func(ctx context.Context) error {

@@ -52,8 +52,22 @@ type Status struct {
 	Refused       string        `json:"refused,omitempty"`
 	State         string        `json:"state"` // "starting", "ready", "degraded"
 	Uptime        time.Duration `json:"uptime"`
+	Data          Space         `json:"data"`
 	Units         []Unit        `json:"units"`
 }
+
+// Space is the room of the data partition, in bytes.
+type Space struct {
+	Size int64 `json:"size"`
+	Free int64 `json:"free"`
+}
+
+// Reserve is how much must be free for services to store anything with confidence: a
+// hundredth, 64 MiB at most.
+func (s Space) Reserve() int64 { return min(s.Size/100, 64<<20) }
+
+// Full tells whether the reserve is used up.
+func (s Space) Full() bool { return s.Size > 0 && s.Free < s.Reserve() }
 
 // Unit is one unit at a moment.
 type Unit struct {

@@ -89,6 +89,7 @@ func Run() {
 	root := s.prepare()
 	s.startUnits(root)
 	go every(context.Background(), trimTime, debug.FreeOSMemory)
+	go every(context.Background(), spaceTime, s.watchSpace())
 	what := <-s.shutdown
 	s.end(what)
 }
@@ -310,7 +311,7 @@ func (s *system) Status() control.Status {
 	}
 	status := control.Status{
 		Name: host, Version: version(), Configuration: s.site.Source, Refused: s.site.Refused,
-		State: state, Uptime: report.Uptime(),
+		State: state, Uptime: report.Uptime(), Data: dataSpace(),
 	}
 	for _, u := range all {
 		status.Units = append(status.Units, s.describe(u))

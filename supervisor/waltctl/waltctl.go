@@ -111,7 +111,11 @@ func printStatus(out io.Writer, s *control.Status, now time.Time) error {
 	if s.Refused != "" {
 		fmt.Fprintf(out, "REFUSED configuration:\n  %s\n", strings.ReplaceAll(s.Refused, "\n", "\n  "))
 	}
-	fmt.Fprintln(out)
+	full := ""
+	if s.Data.Full() {
+		full = ": FULL, nothing new is stored"
+	}
+	fmt.Fprintf(out, "data partition: %s free of %s%s\n\n", size(s.Data.Free), size(s.Data.Size), full)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "UNIT\tSTATE\tSINCE\tPID\tRESTARTS\tMEMORY\tREASON")
 	for _, u := range s.Units {

@@ -59,6 +59,7 @@ func newDesk(t *testing.T) *desk {
 		machine: &machine{did: make(chan string, 10), status: control.Status{
 			Name: "walt-server", Version: "10.0", State: "degraded", Configuration: "the last good configuration",
 			Refused: "Error: bad\n\n  on line 1", Uptime: 90 * time.Second,
+			Data: control.Space{Size: 4 << 30, Free: 12 << 20},
 			Units: []control.Unit{
 				{Name: "bad", State: unit.Failed, Since: time.Now(), Reason: "exited with status 3", Restarts: 4},
 				{Name: "sshd", State: unit.Running, Since: time.Now().Add(-time.Hour), PID: 77, Memory: 3 << 20, Status: "listening"},
@@ -101,6 +102,7 @@ REFUSED configuration:
   Error: bad
   
     on line 1
+data partition: 12M free of 4096M: FULL, nothing new is stored
 
 UNIT  STATE    SINCE  PID  RESTARTS  MEMORY  REASON
 bad   failed   0s     -    4         -       exited with status 3
