@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/logs/ere"
+	"github.com/waltos/waltos/services/wire/pickle"
 )
 
 const (
@@ -570,6 +572,36 @@ func FuzzIncoming(f *testing.F) {
 }
 
 // TestRecordPython has Python read what is sent to clients.
+// FuzzDump checks the parameters of a request for logs, which any client sends.
+func FuzzDump(f *testing.F) {
+	for _, params := range []*pickle.Dict{
+		pickle.NewDict("history", pickle.Tuple{1.5, nil}, "realtime", true, "issuers", pickle.NewList("rpi"), "streams_regexp", "^a(b|c)*$"),
+		pickle.NewDict("logline_regexp", "[[:alpha:]]{1,3}", "timestamps_format", "float-s", "output_format", "dict-pickles"),
+		pickle.NewDict("history", pickle.Tuple{"x"}, "issuers", 7, "timestamps_format", pickle.NewList()),
+	} {
+		data, err := pickle.Marshal(params)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		value, err := pickle.Unmarshal(data, parameterLimits)
+		if err != nil {
+			return
+		}
+		req, err := parseRequest(value)
+		if err != nil {
+			return
+		}
+		for _, e := range []*ere.Expr{req.streams, req.lines} {
+			if e != nil {
+				e.Match("temperature 21.5")
+			}
+		}
+	})
+}
+
 func TestRecordPython(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
