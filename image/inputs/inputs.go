@@ -104,6 +104,9 @@ func (in *Inputs) Ensure(ctx context.Context, sets ...string) error {
 		if err == nil {
 			return in.Fetcher.Decode(ctx, files)
 		}
+		if corrupt := (*fetch.Corrupt)(nil); errors.As(err, &corrupt) {
+			return fmt.Errorf("%w; the mirror is damaged: name another with --mirror or WALT_MIRROR", err)
+		}
 		if !errors.As(err, &gone) || round == 3 {
 			return err
 		}

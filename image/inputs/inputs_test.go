@@ -294,7 +294,8 @@ func TestCorruptPackage(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	want := fmt.Sprintf("cannot use library 1 of %s: expected SHA-256 %s", file, corrupt.File.SHA256)
-	if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "found "+corrupt.Hash) {
+	if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "found "+corrupt.Hash) ||
+		!strings.Contains(err.Error(), "WALT_MIRROR") {
 		t.Errorf("got %q, want %q in it", err, want)
 	}
 }
