@@ -127,7 +127,7 @@ func (s *Spec) arguments() []string {
 		board += ",graphics=off"
 	}
 	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
-		"-machine", board, "-cpu", "max", "-smp", "1", "-m", fmt.Sprint(s.Memory),
+		"-machine", board, "-cpu", s.Accelerator.processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
 		"-accel", s.Accelerator.option(), "-rtc", "base=utc",
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorDescriptor), "-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleDescriptor), "-serial", "chardev:console")
