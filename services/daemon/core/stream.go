@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
 )
@@ -58,6 +59,13 @@ var requests = map[rpc.Request]request{
 	rpc.DeviceShell:        {true, (*stream).deviceShell},
 }
 
+// Streams open at the same time, in all and of one address: a node has its status and its
+// logs, and many clients may come from one address.
+const (
+	maxStreams     = 16384
+	maxStreamsEach = 1024
+)
+
 // ServeStreams serves TCP 12347 until ctx ends.
 func (d *Daemon) ServeStreams(ctx context.Context, ln net.Listener) error {
 	var all sync.WaitGroup
@@ -66,6 +74,7 @@ func (d *Daemon) ServeStreams(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
+	held := quota.New(maxStreams, maxStreamsEach)
 	for {
 		conn, err := ln.Accept()
 		switch {
@@ -78,12 +87,21 @@ func (d *Daemon) ServeStreams(ctx context.Context, ln net.Listener) error {
 			time.Sleep(acceptPause)
 			continue
 		}
-		all.Go(func() { d.serveStream(ctx, conn) })
+		peer := quota.Address(conn.RemoteAddr())
+		if !held.Take(peer) {
+			d.Print("a stream of %v is refused: too many are open", peer)
+			conn.Close()
+			continue
+		}
+		all.Go(func() {
+			defer held.Give(peer)
+			d.serveStream(ctx, conn, peer)
+		})
 	}
 }
 
 // serveStream serves one connection. Whatever goes wrong concerns it alone.
-func (d *Daemon) serveStream(ctx context.Context, conn net.Conn) {
+func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr) {
 	defer conn.Close()
 	defer func() {
 		if p := recover(); p != nil {
@@ -99,8 +117,7 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn) {
 		return // not worth a word: anybody may connect
 	}
 	kind, known := requests[id]
-	peer, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
-	s := &stream{ctx, d, tcp, r, peer.Addr().Unmap()}
+	s := &stream{ctx, d, tcp, r, peer}
 	if !known || kind.fromClients && !s.mayUseAPI() {
 		d.Print("request %v of %v is refused", id, s.peer)
 		return
