@@ -72,7 +72,7 @@ boot {
   # What it takes to find the disk and mount the root; everything else is loaded
   # from there.
   modules = [
-    "dm-mod", "dm-verity", "erofs", "ext4", "crc32c_generic", "sha256_generic",
+    "dm-mod", "dm-verity", "erofs", "ext4", "crc32c_generic", "sha256_generic", "sha256_ssse3",
     "vfat", "nls_ascii", "nls_cp437", "nls_iso8859-1",
     "virtio_pci", "virtio_blk", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme",
     "usb-storage", "uas", "xhci-pci", "ehci-pci", "mmc_block", "sdhci-pci", "sdhci-acpi",

@@ -8,6 +8,9 @@ unit "walt-server-netconfig" {
     notify  = true
     timeout = "60s"
   }
+  limits {
+    cpu = 1000
+  }
 }
 
 unit "postgresql" {

@@ -1,4 +1,7 @@
 # The WalT daemon: four processes, and the network services that follow it.
+#
+# What answers clients needs only the network to start, and has the processor first: calls
+# that need the database wait for it, which matters while the first boot makes it.
 
 unit "walt-server" {
   description = "the WalT server"
@@ -44,7 +47,7 @@ unit "walt-server-main" {
   exec                = ["/usr/lib/walt/services", "server-main"]
   runtime_directories = ["walt/exports.d"]
   state_directories   = ["walt", "walt/images", "walt/nodes", "walt/keys", "walt/ssh", "containers/storage"]
-  wants               = ["walt-server-netconfig", "walt-server-db", "nfs-server"]
+  wants               = ["walt-server-netconfig"] # it waits for the database itself
   file_descriptors    = 4096 # boot notifications and log streams of nodes
   socket "streams" {
     listen = "tcp:0.0.0.0:12347"
@@ -62,9 +65,10 @@ unit "walt-server-main" {
   }
   ready {
     notify  = true
-    timeout = "5m"
+    timeout = "10m" # longer than the database may take
   }
   limits {
+    cpu   = 500
     files = 65536
   }
 }
@@ -73,7 +77,6 @@ unit "walt-server-hub" {
   description = "API sessions of clients and nodes"
   exec        = ["/usr/lib/walt/services", "server-hub", "-site", "/run/walt/site.hcl"]
   user        = "walt-hub"
-  after       = ["walt-server-main"]
   socket "api" {
     listen = "tcp:0.0.0.0:12345"
   }
@@ -81,6 +84,7 @@ unit "walt-server-hub" {
     notify = true
   }
   limits {
+    cpu   = 1000
     files = 65536
   }
 }

@@ -28,8 +28,8 @@ func Folder() (string, error) {
 // Loader loads modules into the running kernel. It is safe for concurrent use.
 type Loader struct {
 	Catalog *Catalog
-	// Relax, if set, is called before a cold plug loads what only makes the processor
-	// faster: for the caller to give way to others.
+	// Relax, if set, is called before a cold plug loads what nothing waits for: for the
+	// caller to give way to others.
 	Relax func()
 
 	dir string
@@ -137,7 +137,7 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string) (Report, error) {
 			return report, err
 		}
 		for _, alias := range fresh {
-			if urgency(alias) == optional && l.Relax != nil {
+			if urgency(alias) != urgent && l.Relax != nil {
 				l.Relax()
 			}
 			for _, module := range found[alias] {
@@ -170,8 +170,13 @@ const (
 // optimisations that a processor asks for last.
 func urgency(alias string) int {
 	switch kind, _, _ := strings.Cut(alias, ":"); kind {
-	case "virtio", "pci", "nvme", "scsi":
+	case "virtio", "nvme", "scsi":
 		return urgent
+	case "pci":
+		// The class is in the alias: 01 is storage, 02 network.
+		if strings.Contains(alias, "bc01") || strings.Contains(alias, "bc02") {
+			return urgent
+		}
 	case "cpu":
 		return optional
 	}

@@ -26,10 +26,10 @@ import (
 const DriversName = "walt-drivers"
 
 // early are loaded before any device asks: what switches the machine off in order, and
-// what the network and NFS ask the kernel for, each of which would be a process of its own.
+// what the network asks the kernel for, each of which would be a process of its own.
 var early = []string{
 	"button", "evdev",
-	"bridge", "dummy", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct", "nft_fib_ipv4", "af_packet", "nfsd",
+	"bridge", "dummy", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct", "nft_fib_ipv4", "af_packet",
 }
 
 // LoadDrivers is the program DriversName: without arguments it loads the drivers of all

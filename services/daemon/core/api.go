@@ -78,6 +78,10 @@ var (
 	}
 )
 
+// early are the methods that need nothing of the database, and are served before it is
+// there.
+var early = map[string]bool{"get_time": true}
+
 // later are the methods of walt 10.0 that this server does not provide.
 var later = map[string][]string{
 	"CSAPI": {

@@ -173,8 +173,10 @@ func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tu
 	if c.values, err = c.method.bind(name, args, kwargs); err != nil {
 		return nil, err
 	}
-	if err := d.waitLoaded(ctx); err != nil {
-		return nil, err
+	if !early[name] {
+		if err := d.waitLoaded(ctx); err != nil {
+			return nil, err
+		}
 	}
 	c.Context, c.Daemon = ctx, d
 	return c.method.serve(c)
