@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -135,22 +136,23 @@ func (c *serverConf) number(n *yaml.Node, into *int) {
 }
 
 func (c *serverConf) networks(section *yaml.Node) {
-	known := []string{"raw-device", "vlan", "ip"}
 	c.each(section, func(name, entries *yaml.Node) {
 		network := &Network{Name: name.Value}
-		c.each(entries, func(key, value *yaml.Node) {
-			switch key.Value {
-			case "raw-device":
-				c.text(value, &network.Interface)
-			case "vlan":
-				c.number(value, &network.VLAN)
-			case "ip":
-				c.text(value, &network.IP)
-			default:
-				c.unknown(key, known)
-			}
-		})
+		c.fields(entries, map[string]*string{"raw-device": &network.Interface, "ip": &network.IP}, map[string]*int{"vlan": &network.VLAN})
 		c.site.Networks = append(c.site.Networks, network)
+	})
+}
+
+// fields reads a mapping whose keys are known, by the type of their values.
+func (c *serverConf) fields(mapping *yaml.Node, texts map[string]*string, numbers map[string]*int) {
+	c.each(mapping, func(key, value *yaml.Node) {
+		if into := texts[key.Value]; into != nil {
+			c.text(value, into)
+		} else if into := numbers[key.Value]; into != nil {
+			c.number(value, into)
+		} else {
+			c.unknown(key, append(slices.Sorted(maps.Keys(texts)), slices.Sorted(maps.Keys(numbers))...))
+		}
 	})
 }
 
@@ -159,31 +161,12 @@ func (c *serverConf) registries(section *yaml.Node) {
 		c.refuse(section, "registries must be a list.")
 		return
 	}
-	known := []string{"label", "api", "description", "host", "port", "protocol", "auth", "repository"}
 	for _, item := range section.Content {
 		r := &Registry{}
-		c.each(item, func(key, value *yaml.Node) {
-			switch key.Value {
-			case "label":
-				c.text(value, &r.Label)
-			case "api":
-				c.text(value, &r.API)
-			case "description":
-				c.text(value, &r.Description)
-			case "host":
-				c.text(value, &r.Host)
-			case "port":
-				c.number(value, &r.Port)
-			case "protocol":
-				c.text(value, &r.Protocol)
-			case "auth":
-				c.text(value, &r.Auth)
-			case "repository":
-				c.text(value, &r.Repository)
-			default:
-				c.unknown(key, known)
-			}
-		})
+		c.fields(item, map[string]*string{
+			"label": &r.Label, "api": &r.API, "description": &r.Description, "host": &r.Host,
+			"protocol": &r.Protocol, "auth": &r.Auth, "repository": &r.Repository,
+		}, map[string]*int{"port": &r.Port})
 		c.site.Registries = append(c.site.Registries, r)
 	}
 }
