@@ -18,6 +18,7 @@ import (
 	"github.com/waltos/waltos/qemu/platform"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/unit"
+	"github.com/waltos/waltos/tests/supplies"
 )
 
 // patience bounds each wait for the platform: five times what it takes on a quiet
@@ -34,7 +35,7 @@ type lab struct {
 // fails, the consoles are attached to it.
 func start(t *testing.T, o platform.Options) *lab {
 	t.Helper()
-	prepared := prepare(t)
+	prepared := supplies.Get(t)
 	o.Image, o.Tools, o.Client = prepared.Image, prepared.Tools, prepared.Client
 	if o.Folder == "" {
 		o.Folder = t.TempDir()

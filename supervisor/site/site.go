@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/atomicfile"
 )
 
 // Default is the configuration of a machine that nobody has configured.
@@ -143,16 +144,7 @@ func writeIfChanged(path string, text []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fail(err)
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return fail(err)
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := atomicfile.Write(path, text, mode); err != nil {
 		return fail(err)
 	}
 	return nil

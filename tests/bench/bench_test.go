@@ -14,42 +14,17 @@
 package bench
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"text/tabwriter"
-
-	"github.com/waltos/waltos/image/fetch"
-	"github.com/waltos/waltos/qemu/provision"
 )
 
 // source is the top of the repository, from the folder of this package.
 const source = "../.."
-
-var supplies struct {
-	sync.Once
-	*provision.Supplies
-	err error
-}
-
-// prepare builds the appliance and fetches the lab's tools, once for all benchmarks.
-func prepare(b *testing.B) *provision.Supplies {
-	b.Helper()
-	supplies.Do(func() {
-		// All share the result: it must outlive the context of this one.
-		ctx := context.WithoutCancel(b.Context())
-		supplies.Supplies, supplies.err = provision.Get(ctx, provision.Options{Progress: fetch.NewProgress(os.Stderr)})
-	})
-	if supplies.err != nil {
-		b.Fatal(supplies.err)
-	}
-	return supplies.Supplies
-}
 
 // table collects rows and prints them as one.
 type table struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/waltos/waltos/qemu/platform"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/tests/supplies"
 )
 
 // patience bounds each wait for the lab.
@@ -55,7 +56,7 @@ type figures struct {
 // boot starts a lab, prints its figures, and stops it.
 func boot(b *testing.B, o platform.Options, which string, memory bool) figures {
 	b.Helper()
-	prepared := prepare(b)
+	prepared := supplies.Get(b)
 	o.Image, o.Tools, o.Client = prepared.Image, prepared.Tools, prepared.Client
 	o.Address, o.Patience = address, patience
 	ctx, cancel := context.WithTimeout(b.Context(), 2*patience)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/waltos/waltos/image/compose"
+	"github.com/waltos/waltos/tests/supplies"
 )
 
 // build runs the command that a person runs, in a copy of the sources.
@@ -28,7 +29,7 @@ func build(b *testing.B, folder, output string) {
 // compiled, and the folder that its outputs are in.
 func copied(b *testing.B) (folder, output string) {
 	b.Helper()
-	prepare(b) // downloads
+	supplies.Get(b) // downloads
 	folder, output = filepath.Join(b.TempDir(), "source"), filepath.Join(b.TempDir(), "output")
 	copySource(b, folder)
 	build(b, folder, output)

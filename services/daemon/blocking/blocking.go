@@ -7,13 +7,8 @@ package blocking
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/notify"
@@ -26,32 +21,14 @@ func Main(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	ln, err := listen(*sockets)
+	ln, err := notify.UnixListener("blocking", *sockets)
 	if err != nil {
-		return fmt.Errorf("cannot listen for server-main: %w", err)
+		return err
 	}
 	if err := notify.Ready(); err != nil {
 		return err
 	}
 	return connector.Listen(ctx, ln, serve)
-}
-
-func listen(folder string) (net.Listener, error) {
-	ln, err := notify.Listener("blocking")
-	if !errors.Is(err, notify.ErrNoSocket) {
-		return ln, err
-	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(folder, "blocking.sock")
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if ln, err = net.Listen("unix", path); err != nil {
-		return nil, err
-	}
-	return ln, os.Chmod(path, 0o600)
 }
 
 // serve answers calls of server-main.

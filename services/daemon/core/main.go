@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -148,13 +147,13 @@ func interfaceMAC(name string) (string, error) {
 
 // listen opens the sockets that the supervisor did not pass.
 func (p *process) listen(o options) (err error) {
-	if p.streams, err = listenOr("streams", func() (net.Listener, error) { return net.Listen("tcp4", o.streams) }); err != nil {
+	if p.streams, err = notify.ListenerOr("streams", func() (net.Listener, error) { return net.Listen("tcp4", o.streams) }); err != nil {
 		return err
 	}
-	if p.calls, err = listenUnix("main", o.sockets); err != nil {
+	if p.calls, err = notify.UnixListener("main", o.sockets); err != nil {
 		return err
 	}
-	if p.watchers, err = listenUnix("state", o.sockets); err != nil {
+	if p.watchers, err = notify.UnixListener("state", o.sockets); err != nil {
 		return err
 	}
 	p.netconsole, err = notify.PacketConn("netconsole")
@@ -165,34 +164,6 @@ func (p *process) listen(o options) (err error) {
 		return fmt.Errorf("cannot receive netconsole lines: %w", err)
 	}
 	return nil
-}
-
-func listenOr(name string, open func() (net.Listener, error)) (net.Listener, error) {
-	ln, err := notify.Listener(name)
-	if errors.Is(err, notify.ErrNoSocket) {
-		ln, err = open()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen for %s: %w", name, err)
-	}
-	return ln, nil
-}
-
-func listenUnix(name, folder string) (net.Listener, error) {
-	return listenOr(name, func() (net.Listener, error) {
-		path := filepath.Join(folder, name+".sock")
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return nil, err
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		ln, err := net.Listen("unix", path)
-		if err != nil {
-			return nil, err
-		}
-		return ln, os.Chmod(path, 0o600)
-	})
 }
 
 // run serves until ctx ends. Logs are the last to stop, and the database after them.
