@@ -48,6 +48,9 @@ type Store interface {
 	SaveImage(ctx context.Context, fullName string) error
 	DeleteImage(ctx context.Context, fullName string) error
 	SaveSwitchPort(ctx context.Context, p db.SwitchPort) error
+	SetTopology(ctx context.Context, links []db.Topology) error
+	SavePoEOff(ctx context.Context, p db.PoEOff) error
+	DeletePoEOff(ctx context.Context, mac string, port int) error
 	Checkpoints(ctx context.Context, user string) ([]db.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, cp db.Checkpoint) (bool, error)
 	DeleteCheckpoint(ctx context.Context, user, name string) (bool, error)
@@ -89,6 +92,7 @@ type Config struct {
 	Keeper    nodes.Keeper
 	Control   nodes.Control
 	SSH       SSH
+	PoE       PoE // nil: ports of switches cannot be switched
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }
@@ -125,6 +129,9 @@ type tables struct {
 
 // New returns a daemon; Run must be started.
 func New(config Config) *Daemon {
+	if config.PoE == nil {
+		config.PoE = noPoE{}
+	}
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.monitor = nodes.NewMonitor(d.bootExpired)

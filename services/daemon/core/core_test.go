@@ -31,6 +31,8 @@ type memory struct {
 	all         map[string]db.Device
 	images      map[string]bool
 	checkpoints []db.Checkpoint
+	topology    []db.Topology
+	poeOff      []db.PoEOff
 	broken      error
 }
 
@@ -46,7 +48,10 @@ func (m *memory) FixServer(_ context.Context, mac, ip string) error {
 func (m *memory) LoadAll(context.Context) (db.Everything, error) {
 	unlock, err := m.lock()
 	defer unlock()
-	return db.Everything{Devices: slices.Collect(maps.Values(m.all)), Images: slices.Collect(maps.Keys(m.images))}, err
+	return db.Everything{
+		Devices: slices.Collect(maps.Values(m.all)), Images: slices.Collect(maps.Keys(m.images)),
+		Topology: slices.Clone(m.topology), PoEOff: slices.Clone(m.poeOff),
+	}, err
 }
 
 func (m *memory) SaveDevice(_ context.Context, d db.Device) error {
@@ -84,6 +89,27 @@ func (m *memory) DeleteImage(_ context.Context, name string) error {
 }
 
 func (m *memory) SaveSwitchPort(context.Context, db.SwitchPort) error { return nil }
+
+func (m *memory) SetTopology(_ context.Context, links []db.Topology) error {
+	unlock, err := m.lock()
+	defer unlock()
+	m.topology = slices.Clone(links)
+	return err
+}
+
+func (m *memory) SavePoEOff(_ context.Context, p db.PoEOff) error {
+	unlock, err := m.lock()
+	defer unlock()
+	m.poeOff = append(m.poeOff, p)
+	return err
+}
+
+func (m *memory) DeletePoEOff(_ context.Context, mac string, port int) error {
+	unlock, err := m.lock()
+	defer unlock()
+	m.poeOff = slices.DeleteFunc(m.poeOff, func(p db.PoEOff) bool { return p.MAC == mac && p.Port == port })
+	return err
+}
 
 func (m *memory) Checkpoints(_ context.Context, user string) ([]db.Checkpoint, error) {
 	unlock, err := m.lock()
