@@ -43,6 +43,7 @@ var services = map[string]func(ctx context.Context, args []string) error{
 	"server-main":     core.Main,
 	"sshd":            sshd.Main,
 	"tftpd":           tftp.Main,
+	"walt-dhcp-event": dhcp.EventMain,
 }
 
 func main() {

@@ -1,11 +1,9 @@
 package dhcp
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -245,21 +243,18 @@ func (e *engine) reply(kind dhcpv4.MessageType, req *dhcpv4.DHCPv4, m mac, addr 
 // registration returns what the daemon must be told of an acknowledged client, or nil,
 // by the rules of the hook, node-protocols 1.2.5.
 func registration(req *dhcpv4.DHCPv4, m mac, addr netip.Addr, device state.Device, known bool) *state.Registration {
-	vci, uci := text(req.Options[optClass]), text(req.Options[optUserClass])
-	if known && (device.Type != "unknown" || !strings.HasPrefix(vci, nodeClass) && !strings.HasPrefix(uci, nodeClass)) {
+	r := state.Registration{
+		VCI: text(req.Options[optClass]), UCI: text(req.Options[optUserClass]),
+		IP: addr.String(), MAC: m.String(), Name: text(req.Options[optHostName]),
+	}
+	if !worthTelling(r, device.Type, known) {
 		return nil
 	}
-	name := text(req.Options[optHostName])
-	if name == "" {
-		name = device.Name
+	if r.Name == "" {
+		r.Name = device.Name
 	}
-	if name != "" {
-		name = strings.ToLower(name)
-		if suffix := hex.EncodeToString(m[3:]); !strings.HasSuffix(name, suffix) {
-			name += "-" + suffix
-		}
-	}
-	return &state.Registration{VCI: vci, UCI: uci, IP: addr.String(), MAC: m.String(), Name: name}
+	r.Name = proposedName(r.Name, m)
+	return &r
 }
 
 func (m mac) String() string {
