@@ -260,11 +260,19 @@ func TestPodman(t *testing.T) {
 	}
 }
 
+// serverOf returns the public key of the server.
+func serverOf(t *testing.T, m *Manager) string {
+	t.Helper()
+	key, err := m.keys.server()
+	must(t, err)
+	return key
+}
+
 func TestKeys(t *testing.T) {
 	c, _ := site(t)
 	m := open(t, c)
 	again := open(t, c)
-	if string(m.keys.host) != string(again.keys.host) || m.keys.server != again.keys.server {
+	if string(m.keys.host) != string(again.keys.host) || serverOf(t, m) != serverOf(t, again) {
 		t.Error("keys changed at the second start")
 	}
 	text, err := os.ReadFile(filepath.Join(c.State, "ssh", "known_hosts.nodes"))
@@ -300,7 +308,7 @@ func TestKeygen(t *testing.T) {
 		t.Skip("no ssh-keygen on this machine")
 	}
 	c, _ := site(t)
-	open(t, c)
+	serverOf(t, open(t, c))
 	for _, path := range []string{filepath.Join(c.State, "keys", "ssh_host_ecdsa_key"), filepath.Join(c.ServerSSH, "id_rsa")} {
 		out, err := exec.Command(keygen, "-y", "-f", path).CombinedOutput()
 		must(t, err)
@@ -455,7 +463,7 @@ func TestPrepare(t *testing.T) {
 		"etc/hosts":                    hostsFile,
 		"etc/ssh/ssh_host_ecdsa_key":   string(m.keys.host),
 		"etc/resolv.conf":              "\ndomain walt\nsearch walt.\nnameserver 192.168.152.1\n",
-		"root/.ssh/authorized_keys":    "ssh-rsa AAAA user@laptop\n" + m.keys.server + "\n",
+		"root/.ssh/authorized_keys":    "ssh-rsa AAAA user@laptop\n" + serverOf(t, m) + "\n",
 		"etc/ptpd.conf":                "ptpengine:ip_mode=hybrid\nptpengine:log_delayreq_interval=3\n",
 		"boot/common/params.ipxe":      "set server_mac 52:54:00:00:00:01\nset image " + e.ID + "\n",
 		"bad":                          "100% sure",

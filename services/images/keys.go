@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 
@@ -22,8 +23,10 @@ import (
 type keys struct {
 	host, hostPublic []byte // host key of all nodes, OpenSSH formats
 	dropbear         []byte // the same for dropbear
-	server           string // public key of the server, one line
-	knownHosts       string
+	// server returns the public key of the server, one line. To make its RSA key takes
+	// seconds on a slow machine, so that is left until somebody wants it.
+	server     func() (string, error)
+	knownHosts string
 }
 
 // nodeHost is the name under which the host key of all nodes is known.
@@ -51,38 +54,54 @@ func loadKeys(c Config) (*keys, error) {
 	words := strings.Fields(string(k.hostPublic))
 	k.knownHosts = nodeHost + " " + words[0] + " " + words[1]
 
-	serverPath := filepath.Join(c.ServerSSH, "id_rsa")
-	_, private, err = loadKey(serverPath, "root@walt-server", func() (any, error) { return rsa.GenerateKey(rand.Reader, 3072) })
-	if err != nil {
-		return nil, err
+	path := filepath.Join(c.ServerSSH, "id_rsa")
+	k.server = sync.OnceValues(func() (string, error) { return serverKey(path) })
+	if _, err := os.Stat(path); err == nil {
+		if _, err := k.server(); err != nil {
+			return nil, err
+		}
 	}
-	server, err := publicLine(private, "root@walt-server")
-	if err != nil {
-		return nil, err
-	}
-	// The file may carry a comment of its own; it is what other hosts know.
-	if text, err := os.ReadFile(serverPath + ".pub"); err == nil {
-		server = text
-	}
-	k.server = strings.TrimSpace(string(server))
 	for path, content := range map[string][]byte{
 		hostPath + ".pub": k.hostPublic,
 		filepath.Join(c.State, "keys", "dropbear_ecdsa_host_key"): k.dropbear,
-		serverPath + ".pub": []byte(k.server + "\n"),
-		filepath.Join(c.State, "ssh", "known_hosts.nodes"): []byte(k.knownHosts),
+		filepath.Join(c.State, "ssh", "known_hosts.nodes"):        []byte(k.knownHosts),
 	} {
 		mode := fs.FileMode(0o644)
 		if strings.HasSuffix(path, "dropbear_ecdsa_host_key") {
 			mode = 0o600
 		}
-		if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
-			continue
-		}
-		if err := atomicfile.Write(path, content, mode); err != nil {
+		if err := update(path, content, mode); err != nil {
 			return nil, err
 		}
 	}
 	return k, nil
+}
+
+// serverKey returns the public key of the server, a line; the key pair is made if it is
+// missing.
+func serverKey(path string) (string, error) {
+	_, private, err := loadKey(path, "root@walt-server", func() (any, error) { return rsa.GenerateKey(rand.Reader, 3072) })
+	if err != nil {
+		return "", err
+	}
+	public, err := publicLine(private, "root@walt-server")
+	if err != nil {
+		return "", err
+	}
+	// The file may carry a comment of its own; it is what other hosts know.
+	if text, err := os.ReadFile(path + ".pub"); err == nil {
+		public = text
+	}
+	line := strings.TrimSpace(string(public))
+	return line, update(path+".pub", []byte(line+"\n"), 0o644)
+}
+
+// update writes a file unless it has that content.
+func update(path string, content []byte, mode fs.FileMode) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+		return nil
+	}
+	return atomicfile.Write(path, content, mode)
 }
 
 // loadKey reads a private key, or makes one and writes it in the OpenSSH format.

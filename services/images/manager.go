@@ -245,6 +245,9 @@ func (m *Manager) plan() {
 // Run unmounts images when their grace is over, until ctx ends. It leaves every
 // mount in place: they outlive the daemon.
 func (m *Manager) Run(ctx context.Context) error {
+	if _, err := m.keys.server(); err != nil { // no node shall wait for it
+		m.config.Warn("%v", err)
+	}
 	for {
 		m.mu.Lock()
 		next := m.next

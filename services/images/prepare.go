@@ -107,12 +107,16 @@ func (p *preparation) hostKeys() error {
 
 func (p *preparation) authorizedKeys() error {
 	const name = "/root/.ssh/authorized_keys"
+	key, err := p.m.keys.server()
+	if err != nil {
+		return err
+	}
 	old, err := p.read(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for line := range strings.Lines(string(old)) {
-		if strings.TrimSpace(line) == p.m.keys.server {
+		if strings.TrimSpace(line) == key {
 			return nil
 		}
 	}
@@ -129,7 +133,7 @@ func (p *preparation) authorizedKeys() error {
 			return err
 		}
 	}
-	return p.write(name, []byte(text+p.m.keys.server+"\n"), 0o600)
+	return p.write(name, []byte(text+key+"\n"), 0o600)
 }
 
 func (p *preparation) resolvConf() error {
