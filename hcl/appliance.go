@@ -76,6 +76,8 @@ type Tool struct {
 type Wheels struct {
 	Name         string   `hcl:"name,label"`
 	Requirements []string `hcl:"requirements"` // as "walt-client==10.0"
+	// Shipped are those that the appliance holds, for clients that update themselves.
+	Shipped []string `hcl:"shipped,optional"`
 }
 
 // User is an account of the image; numbers are fixed because the data partition

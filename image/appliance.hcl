@@ -165,8 +165,11 @@ tool "python" {
   packages = ["python3", "python3-pip"]
 }
 
+# The walt client; what it shares with the server is given to clients of another
+# version, which update themselves. The documentation comes with them.
 wheels "client" {
   requirements = ["walt-client==10.0"]
+  shipped      = ["walt-client", "walt-common", "walt-doc"]
 }
 
 user "root" {

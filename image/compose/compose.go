@@ -23,6 +23,7 @@ import (
 	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/toolbox"
+	"github.com/waltos/waltos/image/wheels"
 )
 
 // Options say what to build from and where to.
@@ -146,6 +147,13 @@ func (b *builder) build(ctx context.Context) error {
 	for _, image := range b.Inputs.Appliance.Images {
 		sets = append(sets, lock.ImageSet(image.Name))
 	}
+	shipped, err := b.Inputs.Shipped()
+	if err != nil {
+		return err
+	}
+	if len(wheels.Missing(b.Inputs.Fetcher, shipped)) > 0 {
+		sets = append(sets, inputs.Python)
+	}
 	if err := b.Inputs.Ensure(ctx, sets...); err != nil {
 		return err
 	}
@@ -184,16 +192,19 @@ func (b *builder) build(ctx context.Context) error {
 	if b.toolbox, err = b.Inputs.Toolbox(ctx, tools); err != nil {
 		return err
 	}
-	return b.compose(ctx)
+	return b.compose(ctx, shipped)
 }
 
-func (b *builder) compose(ctx context.Context) error {
+func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
+	if err := b.Inputs.FetchWheels(ctx, shipped); err != nil {
+		return err
+	}
 	kernel, err := b.readKernel(ctx)
 	if err != nil {
 		return err
 	}
 	b.Progress.Say("kernel %s: %d modules", kernel.release, kernel.count)
-	content := &rootContent{kernel: kernel}
+	content := &rootContent{kernel: kernel, wheels: shipped}
 	var initrd []byte
 	group, groupContext := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))

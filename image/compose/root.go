@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/tree"
 )
 
@@ -24,6 +25,7 @@ type rootContent struct {
 	kernel   *kernel
 	packages *tree.Tree
 	images   *tree.Tree // container store
+	wheels   []lock.Wheel
 }
 
 // root completes the tree of the packages. What is ours replaces what packages bring.
@@ -40,6 +42,7 @@ func (b *builder) root(c *rootContent) (*tree.Tree, error) {
 		{"network boot loaders", func() error { return addLoaders(t) }},
 		{"certificates", func() error { return addCertificates(t) }},
 		{"accounts", func() error { return addAccounts(t, a.Users) }},
+		{"wheels", func() error { return addWheels(t, b.Inputs.Fetcher.Cache, c.wheels) }},
 		{"static files", func() error { return addStatic(t, filepath.Join(b.Source, "image", "root")) }},
 		{"units", func() error { return b.addUnits(t) }},
 		{"folders", func() error { return addFolders(t, a) }},

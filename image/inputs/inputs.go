@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
@@ -155,6 +156,34 @@ func (in *Inputs) Client(ctx context.Context, name string) (*wheels.Site, error)
 		return nil, err
 	}
 	return wheels.Install(ctx, python, in.Lock, in.Fetcher, name)
+}
+
+// Shipped returns the wheels that the appliance holds.
+func (in *Inputs) Shipped() ([]lock.Wheel, error) {
+	var shipped []lock.Wheel
+	for _, block := range in.Appliance.Wheels {
+		for _, name := range block.Shipped {
+			i := slices.IndexFunc(in.Lock.Wheels, func(w lock.Wheel) bool { return w.Set == block.Name && w.Name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("cannot ship wheel %q: wheels %q of the lock has none of that name", name, block.Name)
+			}
+			shipped = append(shipped, in.Lock.Wheels[i])
+		}
+	}
+	return shipped, nil
+}
+
+// FetchWheels brings wheels into the cache. The tool set Python must have been ensured
+// if some are missing.
+func (in *Inputs) FetchWheels(ctx context.Context, set []lock.Wheel) error {
+	if len(wheels.Missing(in.Fetcher, set)) == 0 {
+		return nil // no interpreter is needed
+	}
+	python, err := in.Toolbox(ctx, Python)
+	if err != nil {
+		return err
+	}
+	return wheels.Fetch(ctx, python, in.Fetcher, set)
 }
 
 // Relock makes the lock anew when it is missing, does not fit the description, or when

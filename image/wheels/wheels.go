@@ -121,7 +121,7 @@ func Install(ctx context.Context, python *toolbox.Toolbox, l *lock.Lock, f *fetc
 	}
 	defer unlock()
 	if _, err := os.Stat(s.dir); err != nil {
-		if err := download(ctx, python, f, set); err != nil {
+		if err := Fetch(ctx, python, f, set); err != nil {
 			return nil, fmt.Errorf("cannot fetch wheels %q: %w", name, err)
 		}
 		if err := install(ctx, python, f, set, s.dir); err != nil {
@@ -135,20 +135,23 @@ func Install(ctx context.Context, python *toolbox.Toolbox, l *lock.Lock, f *fetc
 	return s, nil
 }
 
-// download brings the wheels that are missing into the cache.
-func download(ctx context.Context, python *toolbox.Toolbox, f *fetch.Fetcher, set []lock.Wheel) error {
-	var requirements strings.Builder
-	var missing []lock.Wheel
-	for _, w := range set {
+// Missing returns the wheels that the cache does not hold, or holds damaged.
+func Missing(f *fetch.Fetcher, set []lock.Wheel) []lock.Wheel {
+	return slices.DeleteFunc(slices.Clone(set), func(w lock.Wheel) bool {
 		sum, size, err := hash(f.Cache.File(w.SHA256))
-		if err == nil && sum == w.SHA256 && size == w.Size {
-			continue
-		}
-		missing = append(missing, w)
-		fmt.Fprintf(&requirements, "%s==%s --hash=sha256:%s\n", w.Name, w.Version, w.SHA256)
-	}
+		return err == nil && sum == w.SHA256 && size == w.Size
+	})
+}
+
+// Fetch brings the wheels that are missing into the cache.
+func Fetch(ctx context.Context, python *toolbox.Toolbox, f *fetch.Fetcher, set []lock.Wheel) error {
+	missing := Missing(f, set)
 	if len(missing) == 0 {
 		return nil
+	}
+	var requirements strings.Builder
+	for _, w := range missing {
+		fmt.Fprintf(&requirements, "%s==%s --hash=sha256:%s\n", w.Name, w.Version, w.SHA256)
 	}
 	dir, err := f.Cache.TempDir()
 	if err != nil {
