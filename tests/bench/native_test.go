@@ -3,12 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -27,9 +25,11 @@ import (
 type daemon struct {
 	b            *testing.B
 	program      string // services
-	folder       string // of what the processes print
+	folder       string // of sockets, and of what the processes print
+	site         string
 	postgres     *dbtest.Postgres
 	api, streams string
+	commands     map[string]*exec.Cmd // by service, the latest of each
 }
 
 const (
@@ -39,16 +39,27 @@ const (
 )
 
 // newDaemon starts the daemon of a platform with one node, which is this machine.
-func newDaemon(b *testing.B) *daemon {
+func newDaemon(b *testing.B) *daemon { return newDaemonOf(b, 1) }
+
+// newDaemonOf starts the daemon of a platform with that many nodes: node1 is this
+// machine, and the others have the addresses of nodeIP.
+func newDaemonOf(b *testing.B, nodes int) *daemon {
 	b.Helper()
-	d := &daemon{b: b, folder: b.TempDir(), postgres: dbtest.Start(b), api: freePort(b), streams: freePort(b)}
+	d := &daemon{
+		b: b, folder: b.TempDir(), postgres: dbtest.Start(b), api: freePort(b), streams: freePort(b),
+		commands: map[string]*exec.Cmd{},
+	}
 	d.program = filepath.Join(d.folder, "services")
 	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", d.program, source+"/services").CombinedOutput(); err != nil {
 		b.Fatalf("cannot compile the services: %v\n%s", err, out)
 	}
-	sockets := d.folder
-	d.run("server-db", "-dsn", d.postgres.DSN, "-socket-dir", sockets)
-	database := db.Dial(filepath.Join(sockets, filepath.Base(db.Socket)))
+	d.site = filepath.Join(d.folder, "walt.hcl")
+	// The loopback is walt-net, so that connections of the benchmark come from nodes.
+	if err := os.WriteFile(d.site, []byte("network \"walt-net\" { ip = \"127.0.0.5/8\" }\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	d.startDatabase()
+	database := db.Dial(filepath.Join(d.folder, filepath.Base(db.Socket)))
 	defer database.Close()
 	node := db.Device{MAC: nodeMAC, IP: "127.0.0.1", Name: "node1", Type: "node", Image: nodeImage, Model: "pc-x86-64"}
 	dbtest.Wait(b, "the database", func(ctx context.Context) error {
@@ -57,24 +68,52 @@ func newDaemon(b *testing.B) *daemon {
 		}
 		return database.SaveDevice(ctx, node)
 	})
-	site := filepath.Join(b.TempDir(), "walt.hcl")
-	// The loopback is walt-net, so that connections of the benchmark come from the node.
-	if err := os.WriteFile(site, []byte("network \"walt-net\" { ip = \"127.0.0.5/24\" }\n"), 0o600); err != nil {
-		b.Fatal(err)
+	d.addNodes(2, nodes)
+	d.startOthers()
+	d.waitAnswer("get_time")
+	return d
+}
+
+// addNodes writes the nodes of these numbers to the database.
+func (d *daemon) addNodes(first, last int) {
+	d.b.Helper()
+	conn := d.postgres.Connect("walt")
+	for i := first; i <= last; i++ {
+		mac := fmt.Sprintf("02:00:00:01:%02x:%02x", i>>8, i&0xff)
+		batch := &pgx.Batch{}
+		batch.Queue("INSERT INTO devices (mac, ip, name, type) VALUES ($1, $2, $3, 'node')", mac, nodeIP(i), fmt.Sprint("node", i))
+		batch.Queue("INSERT INTO nodes (mac, image, model) VALUES ($1, $2, 'pc-x86-64')", mac, nodeImage)
+		if err := conn.SendBatch(d.b.Context(), batch).Close(); err != nil {
+			d.b.Fatal(err)
+		}
 	}
-	d.run("server-main", "-site", site, "-socket-dir", sockets, "-listen-streams", d.streams, "-listen-netconsole", "127.0.0.1:0",
+}
+
+// nodeIP is the address of a node but the first: the whole of 127/8 is this machine.
+func nodeIP(n int) string { return fmt.Sprintf("127.1.%d.%d", n>>8, n&0xff) }
+
+func (d *daemon) startDatabase() { d.run("server-db", "-dsn", d.postgres.DSN, "-socket-dir", d.folder) }
+
+// startOthers starts all but server-db.
+func (d *daemon) startOthers() {
+	d.run("server-blocking", "-socket-dir", d.folder)
+	d.run("server-main", "-site", d.site, "-socket-dir", d.folder, "-listen-streams", d.streams, "-listen-netconsole", "127.0.0.1:0",
 		"-server-mac", serverMAC, "-images=false")
-	d.run("server-hub", "-listen", d.api, "-socket-dir", sockets)
-	dbtest.Wait(b, "the daemon", func(ctx context.Context) error {
+	d.run("server-hub", "-listen", d.api, "-socket-dir", d.folder)
+}
+
+// waitAnswer waits until a call returns.
+func (d *daemon) waitAnswer(method string, args ...any) {
+	d.b.Helper()
+	dbtest.Wait(d.b, "the daemon", func(ctx context.Context) error {
 		s, err := client.Dial(ctx, d.api, client.Options{API: "CSAPI"})
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		_, err = s.Call(ctx, "get_time")
+		_, err = s.Call(ctx, method, args...)
 		return err
 	})
-	return d
 }
 
 // run starts a service and ends it with the benchmark.
@@ -89,16 +128,25 @@ func (d *daemon) run(service string, args ...string) {
 	if err := command.Start(); err != nil {
 		d.b.Fatal(err)
 	}
+	d.commands[service] = command
 	d.b.Cleanup(func() {
-		command.Process.Signal(syscall.SIGTERM)
-		if err := command.Wait(); err != nil {
-			d.b.Errorf("%s: %v", service, err)
-		}
+		d.end(command)
 		printed.Close()
 		if text, err := os.ReadFile(printed.Name()); err == nil && d.b.Failed() {
 			d.b.Logf("%s printed:\n%s", service, text[max(0, len(text)-4096):])
 		}
 	})
+}
+
+// end stops a process of the daemon, which may have been stopped before.
+func (d *daemon) end(command *exec.Cmd) {
+	if command.ProcessState != nil {
+		return
+	}
+	command.Process.Signal(syscall.SIGTERM)
+	if err := command.Wait(); err != nil {
+		d.b.Errorf("%s: %v", command.Args[1], err)
+	}
 }
 
 func freePort(b *testing.B) string {
@@ -108,130 +156,6 @@ func freePort(b *testing.B) string {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	return ln.Addr().String()
-}
-
-// duration is how long each rate is measured.
-const duration = 3 * time.Second
-
-// rate returns how often a second the clients together do what each returns.
-func rate(b *testing.B, clients int, open func() (do func() error)) float64 {
-	b.Helper()
-	counts := make([]int, clients)
-	var group errgroup.Group
-	began := time.Now()
-	for i := range clients {
-		do := open()
-		group.Go(func() error {
-			for time.Since(began) < duration {
-				if err := do(); err != nil {
-					return err
-				}
-				counts[i]++
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		b.Fatal(err)
-	}
-	sum := 0
-	for _, n := range counts {
-		sum += n
-	}
-	return float64(sum) / time.Since(began).Seconds()
-}
-
-// BenchmarkAPI compares calls through server-hub and server-main with a bare exchange
-// of as many bytes over TCP.
-func BenchmarkAPI(b *testing.B) {
-	const clients = 8
-	d := newDaemon(b)
-	session := func() *client.Session {
-		s, err := client.Dial(b.Context(), d.api, client.Options{API: "CSAPI", Handler: (&client.User{Name: "alice"}).Serve})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { s.Close() })
-		return s
-	}
-	calling := func(method string, args ...any) func() func() error {
-		return func() func() error {
-			s := session()
-			return func() error {
-				_, err := s.Call(b.Context(), method, args...)
-				return err
-			}
-		}
-	}
-	shown, err := session().Call(b.Context(), "show_nodes", "alice", true)
-	if text, _ := shown.(string); err != nil || !strings.Contains(text, "node1") {
-		b.Fatalf("show_nodes: %v, %v", shown, err)
-	}
-	// ["API_CALL", "get_time", (), {}] and ["RESULT", a float] take about this.
-	echo := echoServer(b)
-	const request, answer = 38, 40
-	for b.Loop() {
-		bare := rate(b, clients, func() func() error {
-			conn, err := net.Dial("tcp", echo)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(func() { conn.Close() })
-			buffer := make([]byte, max(request, answer))
-			return func() error {
-				if _, err := conn.Write(buffer[:request]); err != nil {
-					return err
-				}
-				_, err := io.ReadFull(conn, buffer[:request])
-				return err
-			}
-		})
-		getTime := rate(b, clients, calling("get_time"))
-		showNodes := rate(b, clients, calling("show_nodes", "alice", true))
-		t := newTable("CALL, "+fmt.Sprint(clients)+" connections", "PER SECOND", "OF BARE TCP")
-		for _, r := range []struct {
-			name string
-			rate float64
-		}{{"bare TCP echo", bare}, {"get_time", getTime}, {"show_nodes, 1 node", showNodes}} {
-			t.row(r.name, fmt.Sprintf("%.0f", r.rate), fmt.Sprintf("%.3f", r.rate/bare))
-		}
-		t.print(b)
-		b.ReportMetric(bare, "echo/s")
-		b.ReportMetric(getTime, "get_time/s")
-		b.ReportMetric(showNodes, "show_nodes/s")
-	}
-}
-
-// echoServer returns what it gets.
-func echoServer(b *testing.B) string {
-	b.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				buffer := make([]byte, 4096)
-				for {
-					n, err := conn.Read(buffer)
-					if err != nil {
-						return
-					}
-					if _, err := conn.Write(buffer[:n]); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
 	return ln.Addr().String()
 }
 
