@@ -202,6 +202,7 @@ user "statd" {
   id   = 978
   home = "/var/lib/nfs"
 }
+user "walt-sql" { id = 979 } # psql of `walt advanced sql`
 user "nobody" { id = 65534 }
 
 folder "/var/root" { mode = "0700" }

@@ -18,8 +18,9 @@ const (
 )
 
 // prepare makes the database and its schema, and tries until it succeeds or ctx
-// ends. report is called when the reason for waiting changes, and with nil at last.
-func (s *store) prepare(ctx context.Context, report func(error)) {
+// ends; then the role of the SQL prompt. report is called when the reason for waiting
+// changes, and once at the end.
+func (s *store) prepare(ctx context.Context, report func(status string, err error)) {
 	pause, last := firstPause, ""
 	for {
 		err := s.makeSchema(ctx)
@@ -33,12 +34,12 @@ func (s *store) prepare(ctx context.Context, report func(error)) {
 		}
 		s.state.Store(&state{err})
 		if err == nil {
-			report(nil)
+			report("serving", s.prepareRole(ctx)) // calls are served already
 			return
 		}
 		if text := err.Error(); text != last {
 			last = text
-			report(err)
+			report("waiting: "+text, err)
 		}
 		select {
 		case <-time.After(pause):

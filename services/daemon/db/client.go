@@ -146,6 +146,13 @@ func (c *Client) InsertLines(ctx context.Context, lines []Line) error {
 	return nil
 }
 
+// SQLAccess tells how to start psql as SQLRole, for `walt advanced sql`.
+func (c *Client) SQLAccess(ctx context.Context) (SQLAccess, error) {
+	var access SQLAccess
+	err := c.link.Call(ctx, "sqlAccess", nil, &access)
+	return access, err
+}
+
 // CountLogs counts the log lines that QueryLogs would return.
 func (c *Client) CountLogs(ctx context.Context, f LogFilter) (int, error) {
 	var n int

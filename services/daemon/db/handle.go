@@ -47,6 +47,8 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 		return with(body, func(st Stream) (any, error) { return s.streamID(ctx, st) })
 	case "insertLines":
 		return with(body, func(rows []byte) (any, error) { return nil, s.insertLines(ctx, rows) })
+	case "sqlAccess":
+		return s.sqlAccess()
 	case "countLogs":
 		return with(body, func(f LogFilter) (any, error) { return s.countLogs(ctx, f) })
 	case "openLogs":

@@ -71,7 +71,7 @@ func serve(ctx context.Context, ln net.Listener, dsn string) error {
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
 	config.ConnConfig.RuntimeParams["application_name"] = "walt-server-db"
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
-	s, err := newStore(config)
+	s, err := newStore(config, dsn)
 	if err != nil {
 		return fmt.Errorf("cannot use the database: %w", err)
 	}
@@ -83,10 +83,8 @@ func serve(ctx context.Context, ln net.Listener, dsn string) error {
 	defer cancel()
 	go func() {
 		defer close(prepared)
-		s.prepare(ctx, func(err error) {
-			status := "serving"
+		s.prepare(ctx, func(status string, err error) {
 			if err != nil {
-				status = "waiting: " + err.Error()
 				fmt.Fprintln(os.Stderr, err)
 			}
 			// A supervisor that cannot be told is no reason to stop.

@@ -22,9 +22,11 @@ const (
 // store executes the calls of Client.
 type store struct {
 	pool *pgxpool.Pool
+	dsn  string
 	room chan struct{} // holds one value per history that is open
 
-	state atomic.Pointer[state]
+	state          atomic.Pointer[state]
+	promptPassword atomic.Pointer[string] // of SQLRole on an external database; nil: none
 
 	mu      sync.Mutex
 	cursors map[cursorKey]*history
@@ -33,12 +35,12 @@ type store struct {
 // state says whether the schema is in place; until then no call reaches the pool.
 type state struct{ err error }
 
-func newStore(config *pgxpool.Config) (*store, error) {
+func newStore(config *pgxpool.Config, dsn string) (*store, error) {
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, err
 	}
-	s := &store{pool: pool, room: make(chan struct{}, maxHistories), cursors: map[cursorKey]*history{}}
+	s := &store{pool: pool, dsn: dsn, room: make(chan struct{}, maxHistories), cursors: map[cursorKey]*history{}}
 	s.state.Store(&state{errors.New("server-db has just started")})
 	return s, nil
 }

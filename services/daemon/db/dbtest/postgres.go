@@ -137,7 +137,7 @@ func Start(t testing.TB) *Postgres {
 		}
 	}
 	p := &Postgres{DSN: "host=" + dir + " dbname=walt user=root", t: t, dir: dir, bin: bin}
-	initdb := p.command("initdb", "--pgdata="+p.data(), "--username=postgres", "--auth=trust",
+	initdb := p.Command("initdb", "--pgdata="+p.data(), "--username=postgres", "--auth=trust",
 		"--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("cannot make a cluster: %v\n%s", err, out)
@@ -149,7 +149,8 @@ func Start(t testing.TB) *Postgres {
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
-func (p *Postgres) command(name string, args ...string) *exec.Cmd {
+// Command is a program of PostgreSQL, to be run as its owner.
+func (p *Postgres) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir = p.dir
 	cmd.Env = []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", "TZ=" + os.Getenv("TZ")}
@@ -161,7 +162,7 @@ func (p *Postgres) command(name string, args ...string) *exec.Cmd {
 func (p *Postgres) Up() {
 	p.t.Helper()
 	p.out = &output{}
-	p.cmd = p.command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off",
+	p.cmd = p.Command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off",
 		"-c", "shared_buffers=32MB", "-c", "max_wal_size=256MB")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	// If the test binary dies, so does PostgreSQL: the kernel sends this signal at the
@@ -225,7 +226,7 @@ func (p *Postgres) admin(database string) string {
 // Psql returns what psql prints of a command.
 func (p *Postgres) Psql(command string) string {
 	p.t.Helper()
-	out, err := p.command("psql", "-X", p.DSN, "-c", command).CombinedOutput()
+	out, err := p.Command("psql", "-X", p.DSN, "-c", command).CombinedOutput()
 	if err != nil {
 		p.t.Fatalf("psql: %v\n%s", err, out)
 	}
