@@ -19,6 +19,9 @@ import (
 // mountTimeout bounds how long a reboot waits for the image that nodes shall boot.
 const mountTimeout = time.Minute
 
+// poeOffTime is how long a node that is rebooted by its power has none.
+const poeOffTime = 2 * time.Second
+
 // softReboots is how many nodes are asked to reboot at the same time.
 const softReboots = 64
 
@@ -34,6 +37,10 @@ func (d *Daemon) bootChanged(ip string, isBooted, resumed bool) {
 	}
 	if isBooted {
 		d.booted(node)
+		if !resumed && node.Powersave { // a port that is off boots no node
+			d.moving.Store(node.MAC, true)
+			d.moves.poke()
+		}
 		return
 	}
 	why := "(cause: unknown, note: server-detected disconnection)"
@@ -110,6 +117,7 @@ func rebootStep(name string, do func(ctx context.Context, r *reboot) error) work
 func (r *reboot) run(ctx context.Context, hardOnly bool) error {
 	r.soft, r.hard = map[*registry.Device]string{}, map[*registry.Device]string{}
 	r.method = "PoE-reboot"
+	r.notIdle(r.nodes)
 	steps := []workflow.Step[*reboot]{rebootStep("wait for mounts", waitMounts)}
 	if !hardOnly {
 		steps = append(steps, rebootStep("soft reboot", softReboot))
@@ -134,9 +142,8 @@ func (r *reboot) succeeded(node *registry.Device, method string) {
 	r.mu.Lock()
 	r.done = append(r.done, node)
 	r.mu.Unlock()
-	if !r.down(node, r.why(method)) {
-		r.monitor.Starting(node.MAC, r.call != nil)
-	}
+	r.down(node, r.why(method))
+	r.monitor.Starting(node.MAC, r.call != nil)
 }
 
 // why tells why a node is down, once it is.
@@ -162,8 +169,9 @@ func waitMounts(ctx context.Context, r *reboot) error {
 func softReboot(ctx context.Context, r *reboot) error {
 	var all sync.WaitGroup
 	slots := make(chan bool, softReboots)
+	places := r.tables.places()
 	for _, node := range r.nodes {
-		if node.Powersave {
+		if r.tables.isOff(places[node.MAC]) {
 			continue
 		}
 		slots <- true
@@ -243,19 +251,54 @@ func clientReboot(ctx context.Context, r *reboot) error {
 	return nil
 }
 
-// poeReboot says why the switch port of a node cannot be switched.
-func poeReboot(_ context.Context, r *reboot) error {
-	v := r.registry.View()
+// poeReboot cuts the power of the nodes that are left for a moment. Ports that are off
+// already only get it back.
+func poeReboot(ctx context.Context, r *reboot) error {
+	v, places := r.registry.View(), r.tables.places()
+	var on, off []PoEPort
+	fed := map[place][]*registry.Device{}
 	for _, node := range r.left() {
-		mac, port := r.tables.position(node.MAC)
-		neighbor := v.ByMAC(mac)
-		switch {
-		case port == 0 || neighbor == nil || neighbor.IP == "":
-			r.hard[node] = "unknown LLDP network position"
-		case !registry.ConfBool(neighbor.Conf, "poe.reboots", false):
-			r.hard[node] = "forbidden on switch"
-		default:
-			r.hard[node] = "PoE control is not available on this server yet"
+		at := places[node.MAC]
+		port, err := feed(v, at)
+		if err != nil {
+			r.hard[node] = err.Error()
+			continue
+		}
+		if fed[at] = append(fed[at], node); len(fed[at]) > 1 {
+			continue
+		}
+		if r.tables.isOff(at) {
+			off = append(off, port)
+		} else {
+			on = append(on, port)
+		}
+	}
+	pause := false
+	for i, err := range r.cut(ctx, on, offForReboot) {
+		for _, node := range fed[place{on[i].Switch.MAC, on[i].Port}] {
+			if err != nil {
+				r.hard[node] = err.Error()
+			} else {
+				r.down(node, r.why("PoE hard-reboot"))
+			}
+		}
+		if err == nil {
+			off, pause = append(off, on[i]), true
+		}
+	}
+	if len(off) == 0 {
+		return nil
+	}
+	if pause {
+		time.Sleep(poeOffTime) // whoever leaves meanwhile: the ports must be on again
+	}
+	for i, err := range r.restore(ctx, off) {
+		for _, node := range fed[place{off[i].Switch.MAC, off[i].Port}] {
+			if err != nil {
+				r.hard[node] = err.Error()
+			} else {
+				r.succeeded(node, "PoE hard-reboot")
+			}
 		}
 	}
 	return nil

@@ -103,15 +103,18 @@ type Daemon struct {
 	registry *registry.Registry
 	boots    *nodes.BootStatus
 	monitor  *nodes.Monitor
+	idle     *nodes.Idle
 	mounts   *worker // keeps mounts and exports as the registry wants them
 	news     *worker // publishes the state
 	reloads  *worker // loads the registry again
 	exposes  *worker // keeps redirects as the registry wants them
+	moves    *worker // forgets where nodes were connected that were found elsewhere
 	exposed  exposer
 	loaded   chan struct{}
 	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
 	// rebooting why nodes that are asked to reboot will be down, by MAC.
 	resumed, rebooting sync.Map
+	moving             sync.Map // MACs of nodes for moves
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 
@@ -125,6 +128,7 @@ type tables struct {
 	ports    []db.SwitchPort
 	topology []db.Topology
 	poeOff   []db.PoEOff
+	scanned  time.Time // last scan of the network since the start; zero: none
 }
 
 // New returns a daemon; Run must be started.
@@ -135,10 +139,12 @@ func New(config Config) *Daemon {
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.monitor = nodes.NewMonitor(d.bootExpired)
+	d.idle = nodes.NewIdle(powersaveAfter, d.sleep)
 	d.mounts = newWorker(d.reconcile, 0)
 	d.news = newWorker(d.publish, publishPause)
 	d.reloads = newWorker(d.reload, 0)
 	d.exposes = newWorker(d.expose, 0)
+	d.moves = newWorker(d.forgetMoved, 0)
 	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
 	return d
 }
@@ -156,6 +162,9 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		ready()
 		all.Go(func() { d.mounts.run(ctx) })
 		all.Go(func() { d.exposes.run(ctx) })
+		all.Go(func() { d.moves.run(ctx) })
+		all.Go(func() { d.restoreAll(ctx) })
+		all.Go(func() { d.idle.Run(ctx) })
 		d.monitor.Run(ctx)
 	})
 	all.Wait()
@@ -252,6 +261,7 @@ func (d *Daemon) saveDevices(ctx context.Context, devices ...db.Device) error {
 			return err
 		}
 		d.registry.Put(device)
+		d.followIdle(device)
 	}
 	d.changed()
 	return nil

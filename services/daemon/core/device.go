@@ -109,13 +109,17 @@ func (c *call) rename() (any, error) {
 // forget removes a device and all that is known of it. Unlike 10.0 it refuses to remove
 // the server itself.
 func (c *call) forget() (any, error) {
-	err := c.locked(func() error {
-		d, err := c.registry.View().Named(c.text("device_name"))
-		if err != nil {
-			return err
-		}
-		if d.Type == registry.Server {
-			return text.Refuse("Failed: %s is the WALT server itself.\n", d.Name)
+	d, err := c.registry.View().Named(c.text("device_name"))
+	if err == nil && d.Type == registry.Server {
+		err = text.Refuse("Failed: %s is the WALT server itself.\n", d.Name)
+	}
+	if err != nil {
+		return c.fail(err, false)
+	}
+	c.wakeUp([]*registry.Device{d})
+	err = c.locked(func() error {
+		if d = c.registry.View().ByMAC(d.MAC); d == nil {
+			return text.NoSuchDevice(c.text("device_name")) // someone else was faster
 		}
 		return c.remove(d)
 	})
@@ -135,6 +139,7 @@ func (c *call) remove(d *registry.Device) error {
 	}
 	c.registry.Delete(d.MAC)
 	c.monitor.Forget(d.MAC)
+	c.idle.Leave(d.MAC)
 	c.tables.forget(d.MAC)
 	c.changed()
 	if err := c.Images.Forget(context.WithoutCancel(c), d.MAC); err != nil {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
@@ -88,6 +89,10 @@ func (c *call) waitForNodes() (any, error) {
 	devices, err := c.nodes("node_set")
 	if err != nil {
 		return c.fail(err, false)
+	}
+	c.notIdle(devices)
+	if slices.ContainsFunc(devices, func(d *registry.Device) bool { return !d.Booted }) {
+		c.wakeUp(devices)
 	}
 	for announced := ""; ; {
 		v := c.registry.View()

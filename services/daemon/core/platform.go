@@ -68,6 +68,10 @@ func (d *Daemon) tryLoad(ctx context.Context, all *db.Everything) error {
 func (d *Daemon) take(all db.Everything) {
 	d.registry.Replace(all.Devices)
 	d.tables.set(all)
+	d.markPowersave()
+	for _, device := range all.Devices {
+		d.followIdle(device)
+	}
 }
 
 // reload makes the registry agree with the database again, when the outcome of a change

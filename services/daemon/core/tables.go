@@ -1,7 +1,9 @@
 package core
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/db"
 )
@@ -32,6 +34,18 @@ func (t *tables) namePort(p db.SwitchPort) {
 	}
 }
 
+// portName returns the name of a port given by a user, or "".
+func (t *tables) portName(mac string, port int) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.ports {
+		if p.MAC == mac && p.Port == port {
+			return p.Name
+		}
+	}
+	return ""
+}
+
 // links returns all links.
 func (t *tables) links() []db.Topology {
 	t.mu.Lock()
@@ -39,28 +53,116 @@ func (t *tables) links() []db.Topology {
 	return slices.Clone(t.topology)
 }
 
-// position returns the best known place of a device: the switch and the port, 0 if
-// unknown. Confirmed links come first.
-func (t *tables) position(mac string) (switchMAC string, port int) {
-	links := t.links()
-	slices.SortStableFunc(links, func(a, b db.Topology) int {
-		switch {
-		case a.Confirmed == b.Confirmed:
-			return 0
-		case a.Confirmed:
-			return -1
-		}
-		return 1
-	})
-	for _, l := range links {
-		switch mac {
-		case l.MAC1:
-			return l.MAC2, l.Port2
-		case l.MAC2:
-			return l.MAC1, l.Port1
+// setTopology takes over links.
+func (t *tables) setTopology(links []db.Topology) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.topology = slices.Clone(links)
+}
+
+// lastScan tells when the network was scanned since the daemon started; zero: not yet.
+func (t *tables) lastScan() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.scanned
+}
+
+// setScanned records that the network was scanned now.
+func (t *tables) setScanned() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.scanned = time.Now()
+}
+
+// place is a port of a device: where another one is connected. The port is 0 if unknown.
+type place struct {
+	mac  string
+	port int
+}
+
+func comparePorts(a, b PoEPort) int {
+	return cmp.Or(cmp.Compare(a.Switch.MAC, b.Switch.MAC), cmp.Compare(a.Port, b.Port))
+}
+
+func containsPort(ports []PoEPort, at place) bool {
+	return slices.ContainsFunc(ports, func(p PoEPort) bool { return p.Switch.MAC == at.mac && p.Port == at.port })
+}
+
+// places returns the best known place of each device, by MAC: confirmed links come first.
+func (t *tables) places() map[string]place {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	best := make(map[string]place, len(t.topology))
+	sure := map[string]bool{}
+	add := func(mac string, at place, confirmed bool) {
+		if _, known := best[mac]; !known || confirmed && !sure[mac] {
+			best[mac], sure[mac] = at, confirmed
 		}
 	}
-	return "", 0
+	for _, l := range t.topology {
+		add(l.MAC1, place{l.MAC2, l.Port2}, l.Confirmed)
+		add(l.MAC2, place{l.MAC1, l.Port1}, l.Confirmed)
+	}
+	return best
+}
+
+// peer returns the device at the other end of a link that ends at a place.
+func (p place) peer(l db.Topology) (mac string, found bool) {
+	switch {
+	case p.port == 0:
+		return "", false
+	case l.MAC1 == p.mac && l.Port1 == p.port:
+		return l.MAC2, true
+	case l.MAC2 == p.mac && l.Port2 == p.port:
+		return l.MAC1, true
+	}
+	return "", false
+}
+
+// fed returns the devices connected to a port.
+func (t *tables) fed(mac string, port int) (macs []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.topology {
+		if peer, found := (place{mac, port}).peer(l); found {
+			macs = append(macs, peer)
+		}
+	}
+	return macs
+}
+
+// linksWithout returns all links but that of a device at a place.
+func (t *tables) linksWithout(mac string, at place) []db.Topology {
+	return slices.DeleteFunc(t.links(), func(l db.Topology) bool {
+		peer, found := at.peer(l)
+		return found && peer == mac
+	})
+}
+
+// off returns the ports that are off.
+func (t *tables) off() []db.PoEOff {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.poeOff)
+}
+
+func (t *tables) isOff(at place) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.poeOff, func(p db.PoEOff) bool { return p.MAC == at.mac && p.Port == at.port })
+}
+
+func (t *tables) setOff(off db.PoEOff) {
+	t.setOn(off.MAC, off.Port)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.poeOff = append(t.poeOff, off)
+}
+
+func (t *tables) setOn(mac string, port int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.poeOff = slices.DeleteFunc(t.poeOff, func(p db.PoEOff) bool { return p.MAC == mac && p.Port == port })
 }
 
 // portState is what is known of one port of a switch.

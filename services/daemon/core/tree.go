@@ -2,9 +2,11 @@ package core
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
@@ -22,13 +24,23 @@ func (c *call) deviceTree() (any, error) {
 	encoding, _ := c.client.Callback(c, "stdout.get_encoding")
 	name, _ := encoding.(string)
 	t.glyphs = [4]string{"|", "|", "-", "|"}
-	if strings.HasPrefix(strings.ToLower(name), "utf") {
+	if canDraw(name) {
 		t.glyphs = [4]string{"├", "└", "─", "│"}
 	}
 	t.text.WriteString("\n" + t.label(root) + "\n")
 	t.seen[root.MAC] = true
 	t.children(root, " ")
 	return t.text.String() + "\n" + t.notes() + "\n" + t.tips(), nil
+}
+
+// drawing begins the names, in Python, of the encodings that have the characters of a tree.
+var drawing = []string{
+	"utf", "u8", "u16", "u32", "cp437", "cp65001", "cp85", "cp86", "437", "85", "86", "koi8", "gb", "euc", "shift", "sjis", "big5", "cp93", "cp94", "cp95",
+}
+
+func canDraw(encoding string) bool {
+	name := strings.ToLower(strings.TrimSpace(encoding))
+	return slices.ContainsFunc(drawing, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // tree is a device tree being drawn.
@@ -39,6 +51,7 @@ type tree struct {
 	ports  map[string]map[int]string // names, by MAC of the switch
 	glyphs [4]string                 // not last, last, bar, vertical
 	seen   map[string]bool           // drawn, by MAC
+	age    time.Duration             // of the last scan; 0: none since the start
 	text   strings.Builder
 
 	unconfirmed bool // something is in parentheses
@@ -48,6 +61,9 @@ func (t *tree) load(from *tables) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
 	t.links = slices.Clone(from.topology)
+	if !from.scanned.IsZero() {
+		t.age = max(time.Since(from.scanned), time.Second)
+	}
 	t.ports = map[string]map[int]string{}
 	for _, p := range from.ports {
 		if t.ports[p.MAC] == nil {
@@ -207,7 +223,11 @@ func (t *tree) children(parent *registry.Device, prefix string) {
 }
 
 func (t *tree) notes() string {
-	notes := []string{"this view comes from last network scan (use 'walt device rescan' to update)"}
+	issued := ""
+	if t.age > 0 {
+		issued = ", issued " + delay(t.age) + " ago"
+	}
+	notes := []string{"this view comes from last network scan" + issued + " (use 'walt device rescan' to update)"}
 	if t.unconfirmed {
 		notes = append(notes, "devices marked with parentheses were not detected at last scan")
 	}
@@ -229,6 +249,30 @@ func (t *tree) tips() string {
 		"use 'walt device port-config ...' (see walt help show device-port-config) to give sensible names to switch ports",
 		"use 'walt device rescan' to update",
 	})
+}
+
+// delay writes a duration in its two largest units, as "1 hour and 1 minute".
+func delay(d time.Duration) string {
+	seconds := int(d / time.Second)
+	var parts []string
+	for _, unit := range []struct {
+		name string
+		size int
+	}{{"day", 24 * 3600}, {"hour", 3600}, {"minute", 60}, {"second", 1}} {
+		n := seconds / unit.size
+		seconds %= unit.size
+		switch {
+		case n == 0 || len(parts) == 2:
+			continue
+		case n > 1:
+			unit.name += "s"
+		}
+		parts = append(parts, fmt.Sprint(n, " ", unit.name))
+	}
+	if len(parts) == 0 {
+		return "1 second"
+	}
+	return strings.Join(parts, " and ")
 }
 
 // itemize writes a block of notes or tips.

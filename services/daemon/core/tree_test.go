@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
@@ -61,7 +62,37 @@ tips:
 	if got := show(false); !strings.HasPrefix(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	d.tables.scanned = time.Now().Add(-time.Hour - time.Minute)
+	if got := show(false); !strings.Contains(got, "last network scan, issued 1 hour and 1 minute ago (use") {
+		t.Errorf("after a scan:\n%s", got)
+	}
 	if got := show(true); !strings.Contains(got, "\n ├─?: <? odd ?>\n ├─1: walt-server\n") || !strings.Contains(got, "\n ├─12: -- switch3 --\n └─SR32: rpi1\n") {
 		t.Errorf("with all devices:\n%s", got)
+	}
+}
+
+func TestDelay(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Millisecond:                "1 second",
+		59 * time.Second:                "59 seconds",
+		time.Minute:                     "1 minute",
+		time.Hour + 1*time.Second:       "1 hour and 1 second",
+		49*time.Hour + 5*time.Minute:    "2 days and 1 hour",
+		24*time.Hour + 90*time.Second:   "1 day and 1 minute",
+		2*time.Hour + 3*60*time.Second:  "2 hours and 3 minutes",
+		26*time.Hour + 61*time.Second:   "1 day and 2 hours",
+		61*time.Minute + 30*time.Second: "1 hour and 1 minute",
+	} {
+		if got := delay(d); got != want {
+			t.Errorf("delay(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestTreeEncodings(t *testing.T) {
+	for encoding, want := range map[string]bool{"utf-8": true, "UTF8": true, "cp437": true, "ascii": false, "US-ASCII": false, "latin-1": false, "cp1252": false, "": false} {
+		if got := canDraw(encoding); got != want {
+			t.Errorf("canDraw(%q) = %v", encoding, got)
+		}
 	}
 }

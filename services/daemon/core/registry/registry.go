@@ -101,6 +101,24 @@ func (r *Registry) Delete(mac string) {
 	r.supersede()
 }
 
+// SetPowersave records which nodes, by MAC, are off to save power; all others are not.
+func (r *Registry) SetPowersave(asleep map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := false
+	for mac, old := range r.devices {
+		if saves := asleep[mac] && old.Type == Node; old.Powersave != saves {
+			fresh := *old
+			fresh.Powersave = saves
+			r.devices[mac] = &fresh
+			changed = true
+		}
+	}
+	if changed {
+		r.supersede()
+	}
+}
+
 // SetBooted records whether a node is booted, and tells whether that is a change.
 func (r *Registry) SetBooted(mac string, booted bool) bool {
 	r.mu.Lock()
