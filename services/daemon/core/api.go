@@ -53,7 +53,8 @@ var apis = map[string]map[string]*method{
 		"list_checkpoints":    {nil, false, (*call).listCheckpoints},
 		"get_checkpoint_time": {all("cp_name"), false, (*call).getCheckpointTime},
 		// client support
-		"shell_autocomplete": {[]param{need("username", userKind), need("argv", textsKind), may("debug", flagKind, false)}, false, (*call).shellAutocomplete},
+		"shell_autocomplete":        {[]param{need("username", userKind), need("argv", textsKind), may("debug", flagKind, false)}, false, (*call).shellAutocomplete},
+		"get_client_install_wheels": {nil, false, (*call).getClientInstallWheels},
 	},
 	"NSAPI": {
 		"sync_clock":           {nil, false, (*call).syncClock},
@@ -80,7 +81,7 @@ var (
 
 // early are the methods that need nothing of the database, and are served before it is
 // there.
-var early = map[string]bool{"get_time": true}
+var early = map[string]bool{"get_time": true, "get_client_install_wheels": true}
 
 // later are the methods of walt 10.0 that this server does not provide.
 var later = map[string][]string{
@@ -89,7 +90,7 @@ var later = map[string][]string{
 		"create_image_shell_session", "image_shell_session_save", "squash_image", "fix_image_owner", "update_default_images",
 		"validate_image_cp", "registry_login", "search_images", "clone_image", "publish_image", "update_hub_metadata",
 		"create_image_build_session", "run_image_build_from_url", "run_image_build_from_node_diff",
-		"finalize_image_build_session", "get_client_install_wheels",
+		"finalize_image_build_session",
 	},
 }
 

@@ -92,7 +92,8 @@ type Config struct {
 	Keeper    nodes.Keeper
 	Control   nodes.Control
 	SSH       SSH
-	PoE       PoE // nil: ports of switches cannot be switched
+	Wheels    string // folder of those that clients of another version are given
+	PoE       PoE    // nil: ports of switches cannot be switched
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }

@@ -32,6 +32,7 @@ type options struct {
 	streams    string
 	netconsole string
 	serverMAC  string
+	wheels     string
 	images     bool
 }
 
@@ -44,6 +45,7 @@ func Main(ctx context.Context, args []string) error {
 	flags.StringVar(&o.streams, "listen-streams", "0.0.0.0:12347", "`address` of streams, when the supervisor passes no socket \"streams\"")
 	flags.StringVar(&o.netconsole, "listen-netconsole", "0.0.0.0:12342", "UDP `address` of netconsole, when the supervisor passes no socket \"netconsole\"")
 	flags.StringVar(&o.serverMAC, "server-mac", "", "`MAC` of the server (default: that of interface walt-net)")
+	flags.StringVar(&o.wheels, "wheels", "/usr/lib/walt/wheels", "`folder` of the wheels for clients of another version")
 	flags.BoolVar(&o.images, "images", true, "keep images and their mounts, which needs root")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -98,6 +100,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		Publish: func(s state.Snapshot) error { return p.state.Publish(s) },
 		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
 		SSH:     DefaultSSH(),
+		Wheels:  o.wheels,
 		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}
 	if o.images {

@@ -29,11 +29,12 @@ type native struct {
 	api     string // address of TCP 12345
 	streams string // of TCP 12347
 	ssh     string // the program
+	wheels  string // folder of those for clients
 	stop    func() // ends server-main
 }
 
 func startNative(t *testing.T) *native {
-	n := &native{t: t, sockets: dbtest.Start(t).Serve()}
+	n := &native{t: t, sockets: dbtest.Start(t).Serve(), wheels: t.TempDir()}
 	// What ssh would do on the node is done here: its last argument is run by a shell.
 	n.ssh = filepath.Join(t.TempDir(), "ssh")
 	script := "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n"
@@ -64,6 +65,7 @@ func startNative(t *testing.T) *native {
 func (n *native) startMain() {
 	p, err := open(context.Background(), options{
 		site: n.site, sockets: n.sockets, streams: n.streams, netconsole: "127.0.0.1:0", serverMAC: "02:00:00:00:00:05",
+		wheels: n.wheels,
 	})
 	if err != nil {
 		n.t.Fatal(err)
