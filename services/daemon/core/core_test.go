@@ -383,7 +383,7 @@ func TestMethods(t *testing.T) {
 		{"filter_ownership", []any{"all-devices"}, "((), (pc, rpi), (), (sw, unknown-000013, walt-server))", ""},
 		{"filter_ownership", []any{"x"}, "((), (), (), ())", "err:No device with name 'x' found.\n"},
 		{"has_image", []any{"default", true}, "true", ""},
-		{"has_image", []any{"nope", true}, "false", "out:Cloned pc-x86-64-default:latest, a defaut image for pc-x86-64.\nout:Cloned rpi-b-default:latest, a defaut image for rpi-b[-plus].\nerr:Error: No such image 'nope'. (tip: walt image show)\n"},
+		{"has_image", []any{"nope", true}, "false", "busy:Cloning default images\nout:Cloned pc-x86-64-default:latest, a defaut image for pc-x86-64.\nout:Cloned rpi-b-default:latest, a defaut image for rpi-b[-plus].\nerr:Error: No such image 'nope'. (tip: walt image show)\n"},
 		{"has_image", []any{"pc-x86-64-default", false}, "true", ""},
 		{"set_image", []any{"all-nodes", "pc-x86-64-default"}, "false", "err:Sorry, this image is not compatible with node model rpi-b.\n"},
 		{"set_image", []any{"pc", "pc-x86-64-default:latest"}, "true", "out:Node pc will now boot pc-x86-64-default:latest.\n"},
@@ -465,7 +465,7 @@ func TestRefusedCalls(t *testing.T) {
 		kwargs    *pickle.Dict
 		want      string
 	}{
-		{"CSAPI", "clone_image", pickle.Tuple{"x"}, nil, "clone_image is not available on this server yet"},
+		{"CSAPI", "finalize_image_build_session", pickle.Tuple{int64(0)}, nil, "there is no session with this number"},
 		{"CSAPI", "__class__", nil, nil, `API CSAPI has no method named "__class__"`},
 		{"NSAPI", "show_nodes", nil, nil, `API NSAPI has no method named "show_nodes"`},
 		{"XX", "show_nodes", nil, nil, `there is no API named "XX"`},

@@ -116,12 +116,18 @@ func (c *call) forget() (any, error) {
 	if err != nil {
 		return c.fail(err, false)
 	}
+	return c.forgetDevice(d)
+}
+
+// forgetDevice gives power back to the port of a device, then removes it.
+func (c *call) forgetDevice(d *registry.Device) (any, error) {
 	c.wakeUp([]*registry.Device{d})
-	err = c.locked(func() error {
-		if d = c.registry.View().ByMAC(d.MAC); d == nil {
-			return text.NoSuchDevice(c.text("device_name")) // someone else was faster
+	err := c.locked(func() error {
+		now := c.registry.View().ByMAC(d.MAC)
+		if now == nil {
+			return text.NoSuchDevice(d.Name) // someone else was faster
 		}
-		return c.remove(d)
+		return c.remove(now)
 	})
 	if err != nil {
 		return c.fail(err, false)

@@ -100,8 +100,12 @@ func (c *call) cloneDefaults(user string, devices []*registry.Device) (mapping m
 		mapping, lines, err = c.cloneLacking(user, devices)
 		return err
 	})
-	for _, line := range lines {
-		c.out(line)
+	if len(lines) > 0 {
+		c.busy("Cloning default images")
+		for _, line := range lines {
+			c.out(line)
+		}
+		c.busy("")
 	}
 	return mapping, len(lines) > 0, err
 }
@@ -250,7 +254,7 @@ func (c *call) getClonesOfDefaultImages() (any, error) {
 	var devices []*registry.Device
 	if set != "" {
 		var err error
-		if devices, err = c.nodes("node_set"); err != nil {
+		if devices, err = c.nodes("node_set"); err != nil && !text.IsEmptySet(err) {
 			return c.fail(err, invalid)
 		}
 	}
@@ -274,8 +278,14 @@ func (c *call) removeImage() (any, error) {
 	if err != nil {
 		return c.fail(err, false)
 	}
-	if err := c.locked(func() error { return c.untag(i.FullName) }); err != nil {
-		return nil, err
+	err = c.locked(func() error {
+		if c.imageUsed(i.FullName) { // since it was found
+			return &text.Refusal{Text: text.ImageInUse}
+		}
+		return c.untag(i.FullName)
+	})
+	if err != nil {
+		return c.fail(err, false)
 	}
 	return true, nil
 }
@@ -299,11 +309,19 @@ func (c *call) unusedImage(name string) (*image, error) {
 
 func (c *call) renameImage() (any, error) {
 	return c.copyImage(c.unusedImage, func(i *image, full string) error {
-		if err := c.tag(i.ID, full); err != nil {
-			return err
+		if c.imageUsed(i.FullName) { // since it was found
+			return &text.Refusal{Text: text.ImageInUse}
 		}
-		return c.untag(i.FullName)
+		return c.move(i, full)
 	})
+}
+
+// move gives an image another name instead of its own. writing must be held.
+func (c *call) move(i *image, full string) error {
+	if err := c.tag(i.ID, full); err != nil {
+		return err
+	}
+	return c.untag(i.FullName)
 }
 
 func (c *call) duplicateImage() (any, error) {
@@ -331,6 +349,61 @@ func (c *call) copyImage(find func(string) (*image, error), record func(i *image
 		return c.fail(err, false)
 	}
 	return true, nil
+}
+
+// fixImageOwner makes all images of another user those of the user. 10.0 forgets a slash
+// in the new names and fails (CN-14).
+func (c *call) fixImageOwner() (any, error) {
+	user, err := c.user()
+	if err != nil {
+		return c.fail(err, nil)
+	}
+	var given []string
+	err = c.locked(func() error {
+		theirs, err := c.takeable(c.text("other_user"), user)
+		if err != nil {
+			return err
+		}
+		for _, i := range theirs {
+			_, tagged, _ := strings.Cut(i.FullName, "/")
+			if err := c.move(i, registry.FullImageName(user, tagged)); err != nil {
+				return err
+			}
+			given = append(given, i.Name)
+		}
+		return nil
+	})
+	for _, name := range given {
+		c.out(fmt.Sprintf("Image %s now belongs to you.\n", name))
+	}
+	return c.fail(err, nil)
+}
+
+// takeable returns the images of another user if the user can have them, or refuses (I20
+// to I23).
+func (c *call) takeable(other, user string) ([]*image, error) {
+	if other == user {
+		return nil, text.OwnUserName(user)
+	}
+	theirs := slices.DeleteFunc(c.images(), func(i *image) bool { return i.User != other })
+	var used, taken []string
+	for _, i := range theirs {
+		if i.InUse {
+			used = append(used, i.Name)
+		}
+		if _, there := c.Images.ByName(registry.FullImageName(user, i.Name)); there {
+			taken = append(taken, i.Name)
+		}
+	}
+	switch {
+	case len(used) > 0:
+		return nil, text.ImagesInUse(other, used)
+	case len(taken) > 0:
+		return nil, text.ImagesTaken(other, taken)
+	case len(theirs) == 0:
+		return nil, text.NoImagesOf(other)
+	}
+	return theirs, nil
 }
 
 func (c *call) getRegistries() (any, error) {

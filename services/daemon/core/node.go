@@ -72,17 +72,6 @@ func (c *call) blink() (any, error) {
 	return true, nil
 }
 
-func (c *call) removeVnode() (any, error) {
-	d, err := c.registry.View().NodeNamed(c.text("node_name"))
-	if err == nil && !d.Virtual {
-		err = text.NotVirtual(d.Name)
-	}
-	if err != nil {
-		return c.fail(err, false)
-	}
-	return nil, errVirtual
-}
-
 // waitForNodes waits until all nodes of a set are booted. Nodes that are forgotten
 // meanwhile are not waited for.
 func (c *call) waitForNodes() (any, error) {

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -29,6 +30,7 @@ const (
 	BadPortName       = "Failed: the port name can only be made of digits, letters, and dashes (minus signs).\n"                                                                                                                                                   // E2
 	BadImageName      = "Bad name: expected format is <name> or <name>:<tag>.\nOnly lowercase letters, digits and dash(-) characters are allowed in <name> and <tag>.\n"                                                                                           // I5
 	InvalidDeviceName = "Failed: invalid new name.\nThis name must be a valid network hostname.\nOnly alphanumeric characters and '-' are allowed.\nThe 1st character must be an alphabet letter.\nThe name must be at least 2-chars long.\n(Example: rpi-D327)\n" // G7
+	NoVirtualization  = "Failed because virtualization is not enabled on server CPU (missing /dev/kvm).\n"                                                                                                                                                         // N2
 	UnknownTopology   = "Sorry, topology is unknown. Ensure a switch is connected to server (on walt-net interface) and run \"walt device rescan\".\n"                                                                                                             // D3
 )
 
@@ -65,9 +67,40 @@ func NoSuchImage(name string) error {
 	return Refuse("Error: No such image '%s'. (tip: walt image show)\n", name)
 }
 
+// OwnUserName is I20.
+func OwnUserName(user string) error {
+	return Refuse("Invalid username. According to your walt.conf file, you are '%s'!\n", user)
+}
+
+// ImagesInUse is I21.
+func ImagesInUse(user string, names []string) error {
+	return Refuse("Cannot proceed because some images of %s are in use:\n%s\n", user, strings.Join(names, ", "))
+}
+
+// ImagesTaken is I22.
+func ImagesTaken(user string, names []string) error {
+	return Refuse("Cannot proceed because the following images of %s would overwrite\nthose with the same name in your working set:\n%s\n", user, strings.Join(names, ", "))
+}
+
+// NoImagesOf is I23.
+func NoImagesOf(user string) error {
+	return Refuse("Connot find any images belonging to a user with name '%s'.\nMake sure you typed it correctly.\n", user)
+}
+
+// IsEmptySet tells whether an error says that a set has no device (G2).
+func IsEmptySet(err error) bool {
+	var refusal *Refusal
+	return errors.As(err, &refusal) && refusal.Text == NoMatchingDevice
+}
+
 // ImageExists is I2.
 func ImageExists(name string) error {
 	return Refuse("Error: Image '%s' already exists.\n", name)
+}
+
+// InvalidLink is K1; locations are those that images can be cloned from.
+func InvalidLink(locations []string) error {
+	return Refuse("Invalid clonable image link. Format must be:\n[%s]:<user>/<image_name>[:<tag>]\n(tip: walt image search [<keyword>])\n", strings.Join(locations, "|"))
 }
 
 // NoSuchCheckpoint is L3.

@@ -1,0 +1,146 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/wire/pickle"
+)
+
+// The methods of this file work on images, registries and virtual machines. None of them
+// is provided, hence they make the checks of 10.0 that need none of these, then tell the
+// client so and return their failure value (client-api §2.7).
+
+// kvmDevice is where the processor's virtualization is reached.
+const kvmDevice = "/dev/kvm"
+
+// notYet ends a call of later work.
+func (c *call) notYet(what string, failure any) (any, error) {
+	return c.fail(text.Refuse("Sorry, %s not available on this server yet.\n", what), failure)
+}
+
+// errNoSession is the error of the calls that go on with a session that no call opens.
+var errNoSession = errors.New("there is no session with this number")
+
+func (c *call) noSession() (any, error) { return nil, errNoSession }
+
+// createVnode makes the checks of 10.0, in its order.
+func (c *call) createVnode() (any, error) {
+	if _, err := os.Stat(kvmDevice); err != nil {
+		return c.fail(&text.Refusal{Text: text.NoVirtualization}, false)
+	}
+	if err := c.registry.View().CheckNewName(c.text("node_name")); err != nil {
+		return c.fail(err, false)
+	}
+	if _, err := c.user(); err != nil {
+		return c.fail(err, false)
+	}
+	return c.notYet("virtual nodes are", false)
+}
+
+// removeVnode forgets a virtual node: no machine runs.
+func (c *call) removeVnode() (any, error) {
+	d, err := c.registry.View().NodeNamed(c.text("node_name"))
+	if err == nil && !d.Virtual {
+		err = text.NotVirtual(d.Name)
+	}
+	if err != nil {
+		return c.fail(err, false)
+	}
+	return c.forgetDevice(d)
+}
+
+// vnodeConsoleInput drops what is typed on the console of a virtual node: no machine runs.
+func (c *call) vnodeConsoleInput() (any, error) { return nil, nil }
+
+func (c *call) nodeCpToBootedImage() (any, error) {
+	if _, err := c.registry.View().NodeNamed(c.text("node_name")); err != nil {
+		return c.fail(err, nil)
+	}
+	return c.notYet("copying to images is", nil)
+}
+
+func (c *call) createImageShellSession() (any, error) {
+	if _, err := c.userImage(c.text("image_name")); err != nil {
+		return c.fail(err, nil)
+	}
+	return c.notYet("opening images is", nil)
+}
+
+func (c *call) squashImage() (any, error) {
+	if _, err := c.userImage(c.text("image_name")); err != nil {
+		return c.fail(err, "FAILED")
+	}
+	return c.notYet("squashing images is", "FAILED")
+}
+
+func (c *call) createImageBuildSession() (any, error) {
+	if err := registry.CheckImageName(c.text("image_name")); err != nil {
+		return c.fail(err, nil)
+	}
+	return c.notYet("building images is", nil)
+}
+
+// updateDefaultImages says nothing when there is no default image.
+func (c *call) updateDefaultImages() (any, error) {
+	isDefault := func(i *image) bool { return i.User == registry.FreeOwner && strings.HasSuffix(i.Name, "-default") }
+	if !slices.ContainsFunc(c.images(), isDefault) {
+		return nil, nil
+	}
+	return c.notYet("updating default images is", nil)
+}
+
+// registryLogin answers an unknown label as a login that failed, where 10.0 fails (CN-38).
+func (c *call) registryLogin() (any, error) {
+	label := c.text("reg_name")
+	for _, r := range c.Site.Registries {
+		if r.Label == label && r.API != "docker-hub" && r.Auth == "none" {
+			return true, nil
+		}
+	}
+	c.out(fmt.Sprintf("Sorry, %s registry login FAILED.\n", label))
+	return false, nil
+}
+
+func (c *call) searchImages() (any, error) { return c.notYet("searching images is", false) }
+
+// clonableLink is what images can be cloned from: location, user, name and tag.
+var clonableLink = regexp.MustCompile(`^([^:/]+):[^:/]+/[^:/]+(:[^:/]+)?$`)
+
+// cloneImage answers a name that is none as any other failure, where the clients of 10.0
+// get nothing they understand (CN-10).
+func (c *call) cloneImage() (any, error) {
+	failed := pickle.NewDict("status", "FAILED")
+	locations := []string{"docker", "walt"}
+	for _, r := range c.Site.Registries {
+		locations = append(locations, r.Label)
+	}
+	parts := clonableLink.FindStringSubmatch(c.text("clonable_link"))
+	if parts == nil || !contains(locations, parts[1]) {
+		return c.fail(text.InvalidLink(locations), failed)
+	}
+	if name := c.text("image_name"); name != "" {
+		if err := registry.CheckImageName(name); err != nil {
+			return c.fail(err, failed)
+		}
+	}
+	return c.notYet("cloning images is", failed)
+}
+
+func (c *call) publishImage() (any, error) {
+	failed := pickle.Tuple{false}
+	if _, err := c.userImage(c.text("image_name")); err != nil {
+		return c.fail(err, failed)
+	}
+	return c.notYet("publishing images is", failed)
+}
+
+func (c *call) updateHubMetadata() (any, error) {
+	return c.notYet("updating the metadata of the hub is", false)
+}
