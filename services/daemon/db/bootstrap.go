@@ -34,7 +34,9 @@ func (s *store) prepare(ctx context.Context, report func(status string, err erro
 		}
 		s.state.Store(&state{err})
 		if err == nil {
-			report("serving", s.prepareRole(ctx)) // calls are served already
+			if err = s.prepareRole(ctx); ctx.Err() == nil { // calls are served already
+				report("serving", err)
+			}
 			return
 		}
 		if text := err.Error(); text != last {

@@ -132,13 +132,20 @@ func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk boo
 	return id, err
 }
 
-// InsertLines stores log lines: when it returns nil, all are committed, but for
-// those of streams that do not exist any more, which are dropped. When it fails,
-// lines may have been stored only if server-db or PostgreSQL died during the call.
+// InsertRows stores log lines, of a few megabytes at most: when it returns nil, all are
+// committed, but for those of streams that do not exist any more, which are dropped.
+// When it fails, lines may have been stored only if server-db or PostgreSQL died
+// during the call. What is committed survives a crash of any process at once, and one
+// of the machine after less than a second.
+func (c *Client) InsertRows(ctx context.Context, rows Rows) error {
+	return c.link.Call(ctx, "insertLines", []byte(rows), nil)
+}
+
+// InsertLines is InsertRows for lines of any text, in as many calls as they need.
 func (c *Client) InsertLines(ctx context.Context, lines []Line) error {
 	for len(lines) > 0 {
-		body, n := encodeLines(lines, maxCopyBytes)
-		if err := c.link.Call(ctx, "insertLines", body, nil); err != nil {
+		rows, n := encodeLines(lines, maxCopyBytes)
+		if err := c.InsertRows(ctx, rows); err != nil {
 			return err
 		}
 		lines = lines[n:]

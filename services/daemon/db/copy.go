@@ -3,6 +3,7 @@ package db
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
 	"math"
 	"time"
 )
@@ -11,8 +12,8 @@ import (
 // (PostgreSQL manual, COPY, "Binary Format"), so that server-db passes them on
 // without looking inside: at 150,000 lines a second each decoding would show.
 
-// maxCopyBytes bounds the rows of one call, well below a frame of the connector. A
-// single line larger than this makes a call of its own.
+// maxCopyBytes bounds the rows of one call of InsertLines, well below a frame of the
+// connector. A single line larger than this makes a call of its own.
 const maxCopyBytes = 4 << 20
 
 // MaxLine is the longest text of a log line, in bytes; longer is cut by InsertLines.
@@ -30,27 +31,70 @@ var (
 // epoch2000 is PostgreSQL's origin of time, in microseconds since 1970.
 const epoch2000 = 946684800 * 1_000_000
 
+// Rows are log lines as they travel: rows of (stream, time, text). It is known that
+// they are well formed, unless they come from another process.
+type Rows []byte
+
+// AppendRow adds a line of stream 0, see SetStream. Its text is clean, and not longer
+// than MaxLine.
+func AppendRow[T string | []byte](r Rows, at time.Time, text T) Rows {
+	b := append(r, rowHead...)
+	fields := b[len(b)-copyRow:]
+	binary.BigEndian.PutUint64(fields[rowTime:], uint64(pgMicros(at)))
+	binary.BigEndian.PutUint32(fields[rowSize:], uint32(len(text)))
+	return append(b, text...)
+}
+
+// RowSize is the size of the row of a text of so many bytes.
+func RowSize(text int) int { return copyRow + text }
+
+// Places of the fields of a row.
+const (
+	rowStream = 6
+	rowTime   = 14
+	rowSize   = 22
+)
+
+const rowHead = "\x00\x03" + "\x00\x00\x00\x04\x00\x00\x00\x00" + "\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+
+// SetStream puts the number of their stream in all rows.
+func (r Rows) SetStream(id int64) {
+	for len(r) > 0 {
+		binary.BigEndian.PutUint32(r[rowStream:], uint32(id))
+		r = r[copyRow+int(binary.BigEndian.Uint32(r[rowSize:])):]
+	}
+}
+
+// All gives the time and text of each row.
+func (r Rows) All() iter.Seq2[time.Time, []byte] {
+	return func(yield func(time.Time, []byte) bool) {
+		for len(r) > 0 {
+			end := copyRow + int(binary.BigEndian.Uint32(r[rowSize:]))
+			if !yield(goTime(int64(binary.BigEndian.Uint64(r[rowTime:]))), r[copyRow:end]) {
+				return
+			}
+			r = r[end:]
+		}
+	}
+}
+
 // encodeLines writes rows for as many lines as fit in max bytes, at least one, and
 // says how many.
-func encodeLines(lines []Line, max int) ([]byte, int) {
+func encodeLines(lines []Line, max int) (Rows, int) {
 	size, n := 0, 0
-	for n < len(lines) && (n == 0 || size+copyRow+len(lines[n].Text) <= max) {
-		size += copyRow + len(lines[n].Text)
+	for n < len(lines) && (n == 0 || size+RowSize(len(lines[n].Text)) <= max) {
+		size += RowSize(len(lines[n].Text))
 		n++
 	}
-	b := make([]byte, 0, size)
+	b := make(Rows, 0, size)
 	for _, l := range lines[:n] {
 		text := Clean(l.Text)
 		if len(text) > MaxLine {
 			text = Clean(text[:MaxLine]) // the cut may fall inside a character
 		}
-		b = binary.BigEndian.AppendUint16(b, 3)
-		b = binary.BigEndian.AppendUint32(b, 4)
-		b = binary.BigEndian.AppendUint32(b, uint32(l.Stream))
-		b = binary.BigEndian.AppendUint32(b, 8)
-		b = binary.BigEndian.AppendUint64(b, uint64(pgMicros(l.Time)))
-		b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
-		b = append(b, text...)
+		start := len(b)
+		b = AppendRow(b, l.Time, text)
+		b[start:].SetStream(l.Stream)
 	}
 	return b, n
 }
@@ -58,18 +102,18 @@ func encodeLines(lines []Line, max int) ([]byte, int) {
 func pgMicros(t time.Time) int64 { return t.UnixMicro() - epoch2000 }
 
 // eachRow calls f with the stream and the bytes of each row. It fails on anything
-// that encodeLines does not write.
-func eachRow(rows []byte, f func(stream int64, row []byte)) error {
+// that AppendRow does not write.
+func eachRow(rows []byte, f func(stream uint32, row []byte)) error {
 	for len(rows) > 0 {
 		if len(rows) < copyRow || binary.BigEndian.Uint16(rows) != 3 ||
 			binary.BigEndian.Uint32(rows[2:]) != 4 || binary.BigEndian.Uint32(rows[10:]) != 8 {
 			return errors.New("cannot read log lines: bad row")
 		}
-		size := int64(copyRow) + int64(binary.BigEndian.Uint32(rows[22:]))
+		size := int64(copyRow) + int64(binary.BigEndian.Uint32(rows[rowSize:]))
 		if size > int64(len(rows)) {
 			return errors.New("cannot read log lines: truncated row")
 		}
-		f(int64(int32(binary.BigEndian.Uint32(rows[6:]))), rows[:size])
+		f(binary.BigEndian.Uint32(rows[rowStream:]), rows[:size])
 		rows = rows[size:]
 	}
 	return nil

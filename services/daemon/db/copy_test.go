@@ -33,8 +33,8 @@ func TestEncodeLines(t *testing.T) {
 		t.Errorf("%d lines, %d bytes", n, len(b))
 	}
 	b, _ = encodeLines(lines, math.MaxInt)
-	var streams []int64
-	if err := eachRow(b, func(stream int64, row []byte) { streams = append(streams, stream) }); err != nil || len(streams) != 3 || streams[2] != 3 {
+	var streams []uint32
+	if err := eachRow(b, func(stream uint32, row []byte) { streams = append(streams, stream) }); err != nil || len(streams) != 3 || streams[2] != 3 {
 		t.Errorf("streams %v, %v", streams, err)
 	}
 }
@@ -70,11 +70,11 @@ func TestInfinities(t *testing.T) {
 
 func FuzzRows(f *testing.F) {
 	b, _ := encodeLines([]Line{{1, time.UnixMicro(0), "text"}, {2, time.UnixMicro(1), ""}}, 1000)
-	f.Add(b)
-	f.Add(b[:len(b)-1])
+	f.Add([]byte(b))
+	f.Add([]byte(b[:len(b)-1]))
 	f.Fuzz(func(t *testing.T, rows []byte) {
 		size := 0
-		if err := eachRow(rows, func(_ int64, row []byte) { size += len(row) }); err == nil && size != len(rows) {
+		if err := eachRow(rows, func(_ uint32, row []byte) { size += len(row) }); err == nil && size != len(rows) {
 			t.Errorf("%d bytes of %d", size, len(rows))
 		}
 	})

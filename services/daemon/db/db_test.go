@@ -417,7 +417,8 @@ func TestDiskFull(t *testing.T) {
 	_, err := p.Connect("walt").Exec(ctx, `
 		CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 			RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
-		CREATE TRIGGER disk_full BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION disk_full()`)
+		CREATE TRIGGER disk_full BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION disk_full();
+		ALTER TABLE logs ENABLE ALWAYS TRIGGER disk_full`)
 	must(t, err)
 	if err := c.InsertLines(ctx, line("refused")); err == nil || !strings.Contains(err.Error(), "no space left on its disk") {
 		t.Errorf("insertion on a full disk: %v", err)

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const copyLogs = `COPY logs (stream_id, timestamp, line) FROM STDIN (FORMAT binary)`
@@ -16,64 +15,69 @@ const copyLogs = `COPY logs (stream_id, timestamp, line) FROM STDIN (FORMAT bina
 // insertLines stores rows as Client encodes them, in one transaction. Those of
 // streams that do not exist are dropped: their device has been forgotten meanwhile.
 func (s *store) insertLines(ctx context.Context, rows []byte) error {
-	// Checked first: what PostgreSQL refuses must be its state, never our bytes.
-	if err := eachRow(rows, func(int64, []byte) {}); err != nil {
-		return err
-	}
-	err := s.copyRows(ctx, rows)
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "23503" { // foreign_key_violation
-		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			kept, err := existing(ctx, tx, rows)
-			if err != nil {
-				return err
-			}
-			return copyTo(ctx, tx.Conn(), kept)
-		})
-	}
-	return explain(err)
-}
-
-// copyRows makes one transaction of one command.
-func (s *store) copyRows(ctx context.Context, rows []byte) error {
-	conn, err := s.pool.Acquire(ctx)
+	var streams []int32 // in the order of their runs
+	err := eachRow(rows, func(stream uint32, _ []byte) {
+		if n := len(streams); n == 0 || streams[n-1] != int32(stream) {
+			streams = append(streams, int32(stream))
+		}
+	})
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
-	return copyTo(ctx, conn.Conn(), rows)
+	slices.Sort(streams)
+	streams = slices.Compact(streams)
+	return s.transaction(ctx, func(tx pgx.Tx) error {
+		known, err := lockStreams(ctx, tx, streams)
+		if err != nil {
+			return err
+		}
+		if len(known) < len(streams) {
+			rows = keep(rows, known)
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		if err := s.prepareCopy(ctx, tx); err != nil {
+			return err
+		}
+		body := io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(rows), bytes.NewReader(copyTrailer))
+		_, err = tx.Conn().PgConn().CopyFrom(ctx, body, copyLogs)
+		return err
+	})
 }
 
-func copyTo(ctx context.Context, conn *pgx.Conn, rows []byte) error {
-	body := io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(rows), bytes.NewReader(copyTrailer))
-	_, err := conn.PgConn().CopyFrom(ctx, body, copyLogs)
+// lockStreams returns those of the streams that exist, and keeps them until the end of
+// the transaction. The order prevents deadlocks with deleteSteps.
+func lockStreams(ctx context.Context, tx pgx.Tx, streams []int32) ([]int32, error) {
+	found, err := tx.Query(ctx, `SELECT id FROM logstreams WHERE id = ANY($1) ORDER BY id FOR KEY SHARE`, streams)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, pgx.RowTo[int32])
+}
+
+// prepareCopy sets up a transaction that stores lines. A machine that crashes may
+// forget its last commits (of less than a second): the reference allows two seconds.
+// The streams are known to exist, and cannot go, so that PostgreSQL need not look for
+// the one of each line, which would take longer than storing it.
+func (s *store) prepareCopy(ctx context.Context, tx pgx.Tx) error {
+	set := `SET LOCAL synchronous_commit = off`
+	if s.bulk.Load() {
+		set += `; SET LOCAL session_replication_role = replica`
+	}
+	_, err := tx.Exec(ctx, set, pgx.QueryExecModeSimpleProtocol)
 	return err
 }
 
-// existing returns the rows whose stream exists; it locks those streams until the
-// end of the transaction, so that none disappears before COPY.
-func existing(ctx context.Context, tx pgx.Tx, rows []byte) ([]byte, error) {
-	var ids []int64
-	if err := eachRow(rows, func(stream int64, _ []byte) { ids = append(ids, stream) }); err != nil {
-		return nil, err
-	}
-	slices.Sort(ids)
-	found, err := tx.Query(ctx, `SELECT id FROM logstreams WHERE id = ANY($1) FOR KEY SHARE`, slices.Compact(ids))
-	if err != nil {
-		return nil, err
-	}
-	known, err := pgx.CollectRows(found, pgx.RowTo[int64])
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(known)
+// keep returns the rows of some streams.
+func keep(rows []byte, streams []int32) []byte {
 	kept := make([]byte, 0, len(rows))
-	err = eachRow(rows, func(stream int64, row []byte) {
-		if _, ok := slices.BinarySearch(known, stream); ok {
+	_ = eachRow(rows, func(stream uint32, row []byte) { // read before
+		if _, ok := slices.BinarySearch(streams, int32(stream)); ok {
 			kept = append(kept, row...)
 		}
 	})
-	return kept, err
+	return kept
 }
 
 // streamID finds or creates a stream; 0 if its device is unknown.

@@ -85,11 +85,20 @@ func (s *store) prepareRole(ctx context.Context) error {
 		return fmt.Errorf("cannot make role %q of the SQL prompt: %w", SQLRole, err)
 	}
 	defer conn.Close(context.Background())
+	if s.own() {
+		if err := allowBulk(ctx, conn, s.pool.Config().ConnConfig.User); err != nil {
+			return fmt.Errorf("log lines will be stored slowly: %w", err)
+		}
+	}
+	var bulk bool // without it lines are stored all the same
+	if err := conn.QueryRow(ctx, bulkAllowed, s.pool.Config().ConnConfig.User).Scan(&bulk); err == nil {
+		s.bulk.Store(bulk)
+	}
 	if err := s.makeRole(ctx, conn); err != nil {
 		return fmt.Errorf("cannot make role %q of the SQL prompt: %w", SQLRole, err)
 	}
 	if s.own() {
-		return allowBulk(ctx, conn, s.pool.Config().ConnConfig.User)
+		return nil
 	}
 	// Nobody knows this password but us and those we start psql for.
 	password := rand.Text()
@@ -158,16 +167,15 @@ func withUser(dsn, user string) (string, error) {
 	return scheme + "://" + url.PathEscape(user) + "@" + hosts + path, nil
 }
 
-// allowBulk lets our own role store lines without asking for the stream of each, see
-// copyChecked. It is done by the owner of the cluster.
+// allowBulk lets our own role store lines as prepareCopy does. It is done by the owner
+// of the cluster.
 func allowBulk(ctx context.Context, conn *pgx.Conn, owner string) error {
 	var done bool
-	err := conn.QueryRow(ctx, `SELECT has_parameter_privilege($1, 'session_replication_role', 'SET')`, owner).Scan(&done)
+	err := conn.QueryRow(ctx, bulkAllowed, owner).Scan(&done)
 	if err == nil && !done {
 		_, err = conn.Exec(ctx, `GRANT SET ON PARAMETER session_replication_role TO `+pgx.Identifier{owner}.Sanitize())
 	}
-	if err != nil {
-		return fmt.Errorf("log lines will be stored slowly: %w", err)
-	}
-	return nil
+	return err
 }
+
+const bulkAllowed = `SELECT has_parameter_privilege($1, 'session_replication_role', 'SET')`

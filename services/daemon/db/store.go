@@ -25,6 +25,7 @@ type store struct {
 	dsn  string
 	room chan struct{} // holds one value per history that is open
 
+	bulk           atomic.Bool // see prepareCopy
 	state          atomic.Pointer[state]
 	promptPassword atomic.Pointer[string] // of SQLRole on an external database; nil: none
 
@@ -186,6 +187,7 @@ func (s *store) saveDevice(ctx context.Context, d wireDevice) error {
 var deleteSteps = []string{
 	// The lock keeps new streams and links of the device away until the end.
 	`SELECT 1 FROM devices WHERE mac = ANY($1) FOR UPDATE`,
+	`SELECT 1 FROM logstreams WHERE issuer_mac = ANY($1) ORDER BY id FOR UPDATE`, // and new lines
 	`DELETE FROM logs WHERE stream_id IN (SELECT id FROM logstreams WHERE issuer_mac = ANY($1))`,
 	`DELETE FROM logstreams WHERE issuer_mac = ANY($1)`,
 	`DELETE FROM topology WHERE mac1 = ANY($1) OR mac2 = ANY($1)`,

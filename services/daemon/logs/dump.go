@@ -96,11 +96,11 @@ func (h *Hub) dump(ctx context.Context, conn net.Conn, req *request) error {
 			return err
 		}
 		for _, b := range blocks {
-			for _, l := range b.lines {
-				if watch.lines != nil && !watch.lines.Match(l.text) {
+			for at, text := range b.rows.All() {
+				if watch.lines != nil && !watch.lines.MatchBytes(text) {
 					continue
 				}
-				if err := writeRecord(out, req.format, l.at, l.text, b.issuer, b.stream); err != nil {
+				if err := writeRecord(out, req.format, at, text, b.issuer, b.stream); err != nil {
 					return err
 				}
 			}

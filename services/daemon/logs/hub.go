@@ -11,7 +11,9 @@
 package logs
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -28,7 +30,7 @@ const MaxLine = 64 << 10
 // Database is what a Hub needs of *db.Client.
 type Database interface {
 	StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error)
-	InsertLines(ctx context.Context, lines []db.Line) error
+	InsertRows(ctx context.Context, rows db.Rows) error
 	OpenLogs(ctx context.Context, f db.LogFilter) (*db.Cursor, error)
 	CountLogs(ctx context.Context, f db.LogFilter) (int, error)
 }
@@ -76,6 +78,9 @@ type Hub struct {
 	retry   time.Time     // when the next one is due
 	lost    uint64        // lines dropped since it did
 
+	storedEver, lostEver uint64  // lines
+	message              db.Rows // what is being stored; used by the holder of storing
+
 	work    chan struct{} // wakes Run
 	storing chan struct{} // holds a value while someone stores lines
 }
@@ -92,25 +97,46 @@ type stream struct {
 	id int64
 }
 
-// line is one log line; its text is clean.
-type line struct {
-	at   time.Time
-	text string
+// lines are log lines, encoded as they will be stored.
+type lines struct {
+	rows db.Rows
+	n    int
 }
+
+// add appends the line or lines that a clean text makes: one, unless it is too long. A
+// character is never cut.
+func (l *lines) add(at time.Time, text []byte) {
+	for len(text) > MaxLine {
+		n := MaxLine
+		for n > MaxLine-utf8.UTFMax && !utf8.RuneStart(text[n]) {
+			n--
+		}
+		l.rows = db.AppendRow(l.rows, at, text[:n])
+		l.n++
+		text = text[n:]
+	}
+	l.rows = db.AppendRow(l.rows, at, text)
+	l.n++
+}
+
+// isClean tells whether PostgreSQL can store a text.
+func isClean(text []byte) bool { return utf8.Valid(text) && bytes.IndexByte(text, 0) < 0 }
 
 // batch is what one read of one stream gave. It is never changed.
 type batch struct {
 	stream *stream
-	lines  []line
-	size   int
+	lines
 }
+
+// size is what the batch costs in memory.
+func (b batch) size() int { return batchCost + len(b.rows) }
+
+// batchCost is the cost of a batch besides its rows.
+const batchCost = 128
 
 // maxStreams is how many streams are remembered, so that their number in the database
 // need not be asked for again. Nothing bounds how many names a node may use.
 const maxStreams = 4096
-
-// lineCost is what a line costs in memory besides its text.
-const lineCost = 64
 
 // New returns a hub; Run must be started.
 func New(config Config) *Hub {
@@ -130,24 +156,34 @@ func New(config Config) *Hub {
 // add queues lines of a device for the database and gives them to the watchers. With
 // wait it blocks while the queue is full, which is how senders are slowed down; it
 // then returns only an error of ctx.
-func (h *Hub) add(ctx context.Context, device db.Device, name string, chunk, wait bool, lines []line) error {
-	if len(lines) == 0 {
+func (h *Hub) add(ctx context.Context, device db.Device, name string, chunk, wait bool, l lines) error {
+	if l.n == 0 {
 		return nil
 	}
-	first, err := h.enqueue(ctx, device, name, chunk, wait, lines)
+	first, err := h.enqueue(ctx, device, name, chunk, wait, l)
 	if first {
-		h.config.Warn("log lines are being lost: %d bytes wait for the database already", maxQueued)
+		h.say("log lines are being lost: %d bytes wait for the database already", maxQueued)
 	}
 	return err
 }
 
+// say reports what happens to log lines, to administrators and to users. The line for
+// users waits in the same queue as others, and may be lost as they are.
+func (h *Hub) say(format string, args ...any) {
+	h.config.Warn(format, args...)
+	if device, ok := h.config.Server(); ok {
+		var l lines
+		l.add(time.Now(), []byte(db.Clean(fmt.Sprintf(format, args...))))
+		_, _ = h.enqueue(context.Background(), device, ownStream, false, false, l)
+	}
+}
+
+// ownStream is where the hub says what happens to log lines.
+const ownStream = "platform.logs"
+
 // enqueue does the work of add; lossy tells that these lines are the first ones lost
 // since lines were last stored.
-func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk, wait bool, lines []line) (lossy bool, err error) {
-	size := 0
-	for _, l := range lines {
-		size += lineCost + len(l.text)
-	}
+func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk, wait bool, l lines) (lossy bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for wait && h.queued > maxQueued && (h.failure == nil || time.Since(h.failed) < patience) {
@@ -163,15 +199,16 @@ func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk,
 		}
 	}
 	for w := range h.watchers {
-		w.offer(device.Name, name, lines, size)
+		w.offer(device.Name, name, l.rows)
 	}
 	limit := maxQueued
 	if !wait {
 		limit = maxUrgent
 	}
 	if h.queued > limit {
-		h.lost += uint64(len(lines))
-		return h.lost == uint64(len(lines)), nil
+		h.lost += uint64(l.n)
+		h.lostEver += uint64(l.n)
+		return h.lost == uint64(l.n), nil
 	}
 	key := streamKey{device.MAC, name, chunk}
 	s := h.streams[key]
@@ -185,9 +222,10 @@ func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk,
 	if len(h.queue) == 0 {
 		h.since = time.Now()
 	}
-	h.queue = append(h.queue, batch{s, lines, size})
-	h.queued += size
-	h.lines += len(lines)
+	b := batch{s, l}
+	h.queue = append(h.queue, b)
+	h.queued += b.size()
+	h.lines += l.n
 	h.added++
 	if len(h.queue) == 1 || h.lines >= batchLines {
 		select {
@@ -201,7 +239,9 @@ func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk,
 // Emit logs a line of the server itself, as stream "platform.nodes". It never waits.
 func (h *Hub) Emit(name, text string) {
 	if device, ok := h.config.Server(); ok {
-		_ = h.add(context.Background(), device, db.Clean(name), false, false, cut(nil, time.Now(), db.Clean(text)))
+		var l lines
+		l.add(time.Now(), []byte(db.Clean(text)))
+		_ = h.add(context.Background(), device, db.Clean(name), false, false, l)
 	}
 }
 
@@ -209,7 +249,8 @@ func (h *Hub) Emit(name, text string) {
 // is the Python bytes literal of data. It never waits.
 func (h *Hub) EmitChunk(mac, name string, data []byte) {
 	if device, ok := h.config.ByMAC(mac); ok {
-		_ = h.add(context.Background(), device, db.Clean(name), true, false, []line{{time.Now(), literal.FormatBytes(data)}})
+		l := lines{db.AppendRow(nil, time.Now(), literal.FormatBytes(data)), 1}
+		_ = h.add(context.Background(), device, db.Clean(name), true, false, l)
 	}
 }
 
@@ -235,16 +276,17 @@ func (h *Hub) Forget(ctx context.Context, mac string) error {
 	return err
 }
 
-// cut appends the lines that a text makes: one, unless it is too long. A character
-// is never cut.
-func cut(lines []line, at time.Time, text string) []line {
-	for len(text) > MaxLine {
-		n := MaxLine
-		for n > MaxLine-utf8.UTFMax && !utf8.RuneStart(text[n]) {
-			n--
-		}
-		lines = append(lines, line{at, text[:n]})
-		text = text[n:]
-	}
-	return append(lines, line{at, text})
+// Stats are figures of a hub, for those who watch over a platform.
+type Stats struct {
+	Stored, Lost uint64 // lines, since the start of the process
+	Queued       int    // lines that wait for the database
+	QueuedBytes  int    // and their size
+	Watchers     int    // clients that read in real time
+}
+
+// Stats returns the present figures.
+func (h *Hub) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Stats{Stored: h.storedEver, Lost: h.lostEver, Queued: h.lines, QueuedBytes: h.queued, Watchers: len(h.watchers)}
 }

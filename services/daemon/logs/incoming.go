@@ -36,6 +36,12 @@ const (
 	oldest = 10 * 365 * 24 * time.Hour
 	newest = time.Second
 
+	maxNumber = 64 // characters of a stamp
+
+	// Sizes of reads.
+	smallRead = 4 << 10
+	largeRead = 64 << 10
+
 	noTimestamps = "NO_TIMESTAMPS"
 	closeLine    = "CLOSE"
 	disconnected = "<disconnected!>"
@@ -96,14 +102,16 @@ func peerIP(a net.Addr) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// serve reads until the stream ends, in one way or another.
+// serve reads until the stream ends, in one way or another. Its buffer is large while
+// much is coming only: most streams are silent most of the time.
 func (in *incoming) serve(ctx context.Context) {
-	buf := make([]byte, 32<<10)
+	small := make([]byte, smallRead)
+	buf := small
 	for {
 		n, err := in.r.Read(buf)
 		if n > 0 {
-			lines, end := in.split(buf[:n], time.Now(), in.r.Buffered() == 0)
-			if !in.add(ctx, lines) {
+			l, end := in.split(buf[:n], time.Now(), in.r.Buffered() == 0)
+			if !in.add(ctx, l) {
 				return
 			}
 			if end {
@@ -112,15 +120,21 @@ func (in *incoming) serve(ctx context.Context) {
 			}
 		}
 		if err == nil {
+			if n == smallRead {
+				buf = make([]byte, largeRead)
+			} else if n < smallRead {
+				buf = small
+			}
 			continue
 		}
 		if ctx.Err() != nil { // it is us who stop: the stream goes on after the restart
 			return
 		}
 		in.finish()
-		text := string(in.partial) + disconnected
+		var l lines
+		in.stamp(&l, append(in.partial, disconnected...), time.Now(), false)
 		in.partial = nil
-		in.add(ctx, in.stamp(nil, text, time.Now()))
+		in.add(ctx, l)
 		if !errors.Is(err, io.EOF) {
 			in.hub.config.Warn("log stream %q of %s ended: %v", in.name, in.mac, err)
 		}
@@ -129,38 +143,43 @@ func (in *incoming) serve(ctx context.Context) {
 }
 
 // add gives lines to the hub; it returns false if the stream is to be ended.
-func (in *incoming) add(ctx context.Context, lines []line) bool {
+func (in *incoming) add(ctx context.Context, l lines) bool {
 	device, ok := in.hub.config.ByMAC(in.mac)
 	if !ok { // forgotten
 		in.finish()
 		return false
 	}
-	return in.hub.add(ctx, device, in.name, false, true, lines) == nil
+	return in.hub.add(ctx, device, in.name, false, true, l) == nil
 }
+
+var lineFeed = []byte{'\n'}
 
 // split cuts what was read into lines, and keeps the rest for the next read. end is
 // true if the last line closes the stream; only then is it not a line of its own.
 // last says that nothing more has been received.
-func (in *incoming) split(data []byte, now time.Time, last bool) (lines []line, end bool) {
-	i := bytes.LastIndexByte(data, '\n') // the rest has been searched before
-	if i >= 0 {
-		i += len(in.partial)
-	}
-	in.partial = append(in.partial, data...)
-	if i >= 0 {
-		text := string(in.partial[:i])
-		in.partial = append(in.partial[:0], in.partial[i+1:]...)
-		for {
-			before, after, more := strings.Cut(text, "\n")
-			if !more && before == closeLine && last && len(in.partial) == 0 {
-				return lines, true
-			}
-			lines = in.stamp(lines, before, now)
-			if !more {
-				break
-			}
-			text = after
+func (in *incoming) split(data []byte, now time.Time, last bool) (l lines, end bool) {
+	if i := bytes.LastIndexByte(data, '\n'); i >= 0 { // the rest has been searched before
+		text := data[:i]
+		if len(in.partial) > 0 {
+			text = append(in.partial, text...)
 		}
+		rest := data[i+1:]
+		l.rows = make(db.Rows, 0, len(text)+(bytes.Count(text, lineFeed)+1)*db.RowSize(0))
+		clean := isClean(text)
+		for more := true; more; {
+			var line []byte
+			line, text, more = bytes.Cut(text, lineFeed)
+			if !more && string(line) == closeLine && last && len(rest) == 0 {
+				return l, true
+			}
+			in.stamp(&l, line, now, clean)
+		}
+		if cap(in.partial) > smallRead {
+			in.partial = nil
+		}
+		in.partial = append(in.partial[:0], rest...)
+	} else {
+		in.partial = append(in.partial, data...)
 	}
 	if len(in.partial) > MaxLine {
 		// Its end may be in the middle of a character: leave that for the next read.
@@ -174,18 +193,18 @@ func (in *incoming) split(data []byte, now time.Time, last bool) (lines []line, 
 			}
 		}
 		at := in.cutAt
-		lines = in.stamp(lines, string(in.partial[:n]), now)
-		if at.IsZero() {
-			at = lines[len(lines)-1].at
+		if part := in.stamp(&l, in.partial[:n], now, false); at.IsZero() {
+			at = part
 		}
 		in.cutAt = at
 		in.partial = append(in.partial[:0], in.partial[n:]...)
 	}
-	return lines, false
+	return l, false
 }
 
-// stamp appends the line or lines that a text makes, with its own time or now.
-func (in *incoming) stamp(lines []line, text string, now time.Time) []line {
+// stamp appends the line or lines that a text makes, with its own time or now, which
+// it returns.
+func (in *incoming) stamp(l *lines, text []byte, now time.Time, clean bool) time.Time {
 	at := now
 	switch {
 	case !in.cutAt.IsZero(): // the rest of a line that was cut
@@ -193,13 +212,20 @@ func (in *incoming) stamp(lines []line, text string, now time.Time) []line {
 	case in.stamped:
 		at, text = parseStamp(text, now)
 	}
-	return cut(lines, at, db.Clean(text))
+	if !clean && !isClean(text) {
+		text = []byte(db.Clean(string(text)))
+	}
+	l.add(at, text)
+	return at
 }
 
 // parseStamp splits "SECONDS TEXT". A line without a valid number is kept whole.
-func parseStamp(text string, now time.Time) (time.Time, string) {
-	number, rest, _ := strings.Cut(text, " ")
-	seconds, err := strconv.ParseFloat(number, 64)
+func parseStamp(text []byte, now time.Time) (time.Time, []byte) {
+	number, rest, _ := bytes.Cut(text, []byte{' '})
+	if len(number) > maxNumber {
+		return now, text
+	}
+	seconds, err := strconv.ParseFloat(string(number), 64)
 	if err != nil || math.IsNaN(seconds) {
 		return now, text
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/db"
@@ -49,11 +48,14 @@ func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error {
 		if end == 0 {
 			continue
 		}
-		var lines []line
+		var l lines
 		now := time.Now()
-		for t := range strings.SplitSeq(strings.TrimSuffix(string(text[:end]), "\n"), "\n") {
-			lines = cut(lines, now, db.Clean(t))
+		for t := range bytes.SplitSeq(bytes.TrimSuffix(text[:end], []byte("\n")), []byte("\n")) {
+			if !isClean(t) {
+				t = []byte(db.Clean(string(t)))
+			}
+			l.add(now, t)
 		}
-		_ = h.add(ctx, device, netconsoleStream, false, false, lines)
+		_ = h.add(ctx, device, netconsoleStream, false, false, l)
 	}
 }

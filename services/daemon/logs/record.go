@@ -30,7 +30,7 @@ const (
 	recordTail   = "u."
 )
 
-func writeRecord(out *bufio.Writer, format timeFormat, at time.Time, text, issuer, stream string) error {
+func writeRecord[T string | []byte](out *bufio.Writer, format timeFormat, at time.Time, text T, issuer, stream string) error {
 	size := len(recordHead) + len(lineKey) + len(issuerKey) + len(streamKeyKey) + len(recordTail) + 3*5 + len(text) + len(issuer) + len(stream)
 	if format == datetime {
 		size += len(datetimeHead) + 10 + len(datetimeTail)
@@ -50,7 +50,7 @@ func writeRecord(out *bufio.Writer, format timeFormat, at time.Time, text, issue
 	return err
 }
 
-func appendText(b []byte, s string) []byte {
+func appendText[T string | []byte](b []byte, s T) []byte {
 	b = append(b, 'X')
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
 	return append(b, s...)

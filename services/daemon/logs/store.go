@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
-
-	"github.com/waltos/waltos/services/daemon/db"
 )
 
 const (
@@ -21,6 +20,9 @@ const (
 
 	// maxStore is the size of the lines stored by one call.
 	maxStore = 3 << 20
+
+	// keptMessage is the largest memory kept for the next call when there are few lines.
+	keptMessage = 256 << 10
 
 	// storeTimeout bounds one call; it is reached only when server-db is away.
 	storeTimeout = 20 * time.Second
@@ -129,12 +131,12 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	var taken []batch
 	size, lines := 0, 0
 	for _, b := range h.queue {
-		if h.stored+uint64(len(taken)) == target || size > 0 && size+b.size > maxStore {
+		if h.stored+uint64(len(taken)) == target || size > 0 && size+b.size() > maxStore {
 			break
 		}
 		taken = append(taken, b)
-		size += b.size
-		lines += len(b.lines)
+		size += b.size()
+		lines += b.n
 	}
 	h.mu.Unlock()
 	if len(taken) == 0 {
@@ -142,7 +144,7 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	}
 	call, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := h.insert(call, taken, lines)
+	err := h.insert(call, taken, size)
 	if err != nil && ctx.Err() != nil {
 		return err // the caller has given up: that tells nothing of the database
 	}
@@ -156,6 +158,7 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 		h.queue = h.queue[len(taken):]
 		h.queued -= size
 		h.lines -= lines
+		h.storedEver += uint64(lines)
 		h.stored += uint64(len(taken))
 		h.since = time.Now()
 	} else {
@@ -170,17 +173,18 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 
 	switch {
 	case err != nil && before == nil:
-		h.config.Warn("log lines cannot be stored: %v; trying again", err)
+		h.say("log lines cannot be stored: %v; trying again", err)
 	case err == nil && before != nil:
-		h.config.Warn("log lines are stored again; %d were lost", lost)
+		h.say("log lines are stored again; %d were lost", lost)
 	case err == nil && lost > 0:
-		h.config.Warn("%d log lines were lost: they came faster than the database stores them", lost)
+		h.say("%d log lines were lost: they came faster than the database stores them", lost)
 	}
 	return err
 }
 
-func (h *Hub) insert(ctx context.Context, batches []batch, n int) error {
-	rows := make([]db.Line, 0, n)
+// insert stores batches of so many bytes in one call.
+func (h *Hub) insert(ctx context.Context, batches []batch, size int) error {
+	message := slices.Grow(h.message[:0], size)
 	for _, b := range batches {
 		if b.stream.id == 0 {
 			id, err := h.config.DB.StreamID(ctx, b.stream.mac, b.stream.name, b.stream.chunk)
@@ -192,12 +196,15 @@ func (h *Hub) insert(ctx context.Context, batches []batch, n int) error {
 		if b.stream.id == 0 {
 			continue // its device has been forgotten
 		}
-		for _, l := range b.lines {
-			rows = append(rows, db.Line{Stream: b.stream.id, Time: l.at, Text: l.text})
-		}
+		start := len(message)
+		message = append(message, b.rows...)
+		message[start:].SetStream(b.stream.id)
 	}
-	if len(rows) == 0 {
+	if h.message = message; cap(message) > keptMessage && size < keptMessage {
+		h.message = nil // the flow has become small
+	}
+	if len(message) == 0 {
 		return nil
 	}
-	return h.config.DB.InsertLines(ctx, rows)
+	return h.config.DB.InsertRows(ctx, message)
 }

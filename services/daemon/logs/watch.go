@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/logs/ere"
 )
 
@@ -31,22 +32,22 @@ type watcher struct {
 // block is a batch as watchers see it. It is shared by them.
 type block struct {
 	issuer, stream string
-	lines          []line
-	size           int
+	rows           db.Rows
 }
 
 // offer is called with each batch, in order.
-func (w *watcher) offer(issuer, stream string, lines []line, size int) {
+func (w *watcher) offer(issuer, stream string, rows db.Rows) {
 	if w.issuers != nil && !w.issuers[issuer] || w.streams != nil && !w.streams.Match(stream) {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	size := batchCost + len(rows)
 	if w.size+size > maxUnread && w.size > 0 {
 		w.slow, w.blocks = true, nil
 	}
 	if !w.slow {
-		w.blocks = append(w.blocks, block{issuer, stream, lines, size})
+		w.blocks = append(w.blocks, block{issuer, stream, rows})
 		w.size += size
 	}
 	select {

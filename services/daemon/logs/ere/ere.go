@@ -74,6 +74,9 @@ func Parse(expr string) (*Expr, error) {
 // Match tells whether some part of line matches.
 func (e *Expr) Match(line string) bool { return e.matcher.MatchString(line) }
 
+// MatchBytes is Match.
+func (e *Expr) MatchBytes(line []byte) bool { return e.matcher.Match(line) }
+
 // Postgres returns the expression for PostgreSQL's operator ~. It selects the lines
 // that Match accepts.
 func (e *Expr) Postgres() string { return e.postgres }
