@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/atomicfile"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 const (
@@ -60,7 +61,9 @@ func (m *Manager) writeExports(ctx context.Context, ids []string, devices []Devi
 	}
 	ctx, cancel := context.WithTimeout(ctx, exportsTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, m.config.Exportfs[0], m.config.Exportfs[1:]...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, m.config.Exportfs[0], m.config.Exportfs[1:]...)
+	var out []byte
+	err := trackexec.RunCommand(ctx, cmd, func() (err error) { out, err = cmd.CombinedOutput(); return err })
 	if err != nil {
 		return fmt.Errorf("cannot export images: %s: %w: %s", m.config.Exportfs[0], err, strings.TrimSpace(string(out)))
 	}

@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/waltos/waltos/services/atomicfile"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 // featuresDone is the file, beside a mount, of the features activated in it: their
@@ -189,7 +190,7 @@ func runInside(ctx context.Context, root, command string) error {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := trackexec.RunCommand(ctx, cmd, cmd.Run); err != nil {
 		return fmt.Errorf("%w: %.500s", err, strings.TrimSpace(out.String()))
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"fmt"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -18,6 +19,7 @@ import (
 func Main(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("server-blocking", flag.ContinueOnError)
 	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon, when the supervisor passes none")
+	tracing := flags.String("trackexec", trackexec.Root, trackexec.Usage)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -25,10 +27,12 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	trace := trackexec.OpenFlag(*tracing, "server-blocking")
+	defer trace.Close()
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, serve)
+	return connector.Listen(ctx, ln, trace.Handler(trackexec.Task, serve))
 }
 
 // serve answers calls of server-main.

@@ -28,6 +28,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/images"
 	"github.com/waltos/waltos/services/state"
 	"github.com/waltos/waltos/services/wire/pickle"
@@ -92,8 +93,9 @@ type Config struct {
 	Keeper    nodes.Keeper
 	Control   nodes.Control
 	SSH       SSH
-	Wheels    string // folder of those that clients of another version are given
-	PoE       PoE    // nil: ports of switches cannot be switched
+	Wheels    string              // folder of those that clients of another version are given
+	PoE       PoE                 // nil: ports of switches cannot be switched
+	Trace     *trackexec.Recorder // nil: none
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }
@@ -141,11 +143,11 @@ func New(config Config) *Daemon {
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.monitor = nodes.NewMonitor(d.bootExpired)
 	d.idle = nodes.NewIdle(powersaveAfter, d.sleep)
-	d.mounts = newWorker(d.reconcile, 0)
-	d.news = newWorker(d.publish, publishPause)
-	d.reloads = newWorker(d.reload, 0)
-	d.exposes = newWorker(d.expose, 0)
-	d.moves = newWorker(d.forgetMoved, 0)
+	d.mounts = newWorker("prepare mounts", d.reconcile, 0)
+	d.news = newWorker("publish state", d.publish, publishPause)
+	d.reloads = newWorker("load registry", d.reload, 0)
+	d.exposes = newWorker("update redirects", d.expose, 0)
+	d.moves = newWorker("forget moved devices", d.forgetMoved, 0)
 	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
 	return d
 }
@@ -173,7 +175,11 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 
 // Call serves one call of a session: session.Backend.
 func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
-	return d.serve(ctx, &call{client: s, api: s.API, peer: s.Peer}, name, args, kwargs)
+	ctx, span := d.Trace.Begin(ctx, trackexec.Request, name)
+	span.Note(s.API, int64(s.ID))
+	result, err := d.serve(ctx, &call{client: s, api: s.API, peer: s.Peer}, name, args, kwargs)
+	span.End(err)
+	return result, err
 }
 
 func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tuple, kwargs *pickle.Dict) (result any, err error) {

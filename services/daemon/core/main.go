@@ -20,6 +20,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/logs"
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/images"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/services/state"
@@ -34,6 +35,8 @@ type options struct {
 	serverMAC  string
 	wheels     string
 	images     bool
+	trackexec  string
+	trace      *trackexec.Recorder
 }
 
 // Main is the process server-main.
@@ -47,14 +50,17 @@ func Main(ctx context.Context, args []string) error {
 	flags.StringVar(&o.serverMAC, "server-mac", "", "`MAC` of the server (default: that of interface walt-net)")
 	flags.StringVar(&o.wheels, "wheels", "/usr/lib/walt/wheels", "`folder` of the wheels for clients of another version")
 	flags.BoolVar(&o.images, "images", true, "keep images and their mounts, which needs root")
+	flags.StringVar(&o.trackexec, "trackexec", trackexec.Root, trackexec.Usage)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	o.trace = trackexec.OpenFlag(o.trackexec, trackexec.Beginner)
+	defer o.trace.Close()
 	p, err := open(ctx, o)
 	if err != nil {
 		return err
 	}
-	return p.run(ctx)
+	return p.run(o.trace.Context(ctx))
 }
 
 // process is server-main with all that it holds.
@@ -101,6 +107,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
 		SSH:     DefaultSSH(),
 		Wheels:  o.wheels,
+		Trace:   o.trace,
 		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}
 	if o.images {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
@@ -127,7 +128,12 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr
 	if id != rpc.NotifyBootupStatus && d.waitLoaded(ctx) != nil {
 		return
 	}
-	if err := kind.serve(s); err != nil && ctx.Err() == nil {
+	var span *trackexec.Span
+	s.Context, span = trackexec.Begin(ctx, trackexec.Stream, id.String())
+	span.Note(peer.String(), -1)
+	err = kind.serve(s)
+	span.End(err)
+	if err != nil && ctx.Err() == nil {
 		d.Print("request %v of %v: %v", id, s.peer, err)
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 // worker repeats one piece of work whenever it is asked to, one run at a time: what is
 // asked during a run is done by one more run.
 type worker struct {
+	name  string
 	work  func(ctx context.Context)
 	pause time.Duration // least time between two runs
 
@@ -19,8 +22,8 @@ type worker struct {
 	change chan struct{} // closed when done grows
 }
 
-func newWorker(work func(ctx context.Context), pause time.Duration) *worker {
-	return &worker{work: work, pause: pause, wake: make(chan struct{}, 1), change: make(chan struct{})}
+func newWorker(name string, work func(ctx context.Context), pause time.Duration) *worker {
+	return &worker{name: name, work: work, pause: pause, wake: make(chan struct{}, 1), change: make(chan struct{})}
 }
 
 // poke asks for a run and returns at once.
@@ -63,7 +66,9 @@ func (w *worker) run(ctx context.Context) {
 		w.mu.Lock()
 		serving := w.asked
 		w.mu.Unlock()
-		w.work(ctx)
+		task, span := trackexec.Begin(ctx, trackexec.Task, w.name)
+		w.work(task)
+		span.End(nil)
 		w.mu.Lock()
 		w.done = serving
 		close(w.change)

@@ -15,13 +15,13 @@ const Socket = "/run/walt/daemon/db.sock"
 // while the process is away it waits for it, until its context ends. It is safe for
 // concurrent use.
 type Client struct {
-	link    *connector.Client
+	link    link
 	cursors atomic.Uint64
 }
 
 // Dial returns a client of the server-db that listens on a unix socket, which need
 // not be there yet.
-func Dial(socket string) *Client { return &Client{link: connector.Dial(socket, nil)} }
+func Dial(socket string) *Client { return &Client{link: link{connector.Dial(socket, nil)}} }
 
 // Close ends the connection; calls in flight fail.
 func (c *Client) Close() { c.link.Close() }

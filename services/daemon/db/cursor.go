@@ -36,11 +36,11 @@ func (c *Client) OpenLogs(ctx context.Context, f LogFilter) (*Cursor, error) {
 	var streams []wireStream
 	if err := c.link.Call(ctx, "openLogs", wireHistory{id, f}, &streams); err != nil {
 		if ctx.Err() != nil { // it may be open all the same
-			closeLogs(c.link, id)
+			closeLogs(c.link.Client, id)
 		}
 		return nil, err
 	}
-	cursor := &Cursor{link: c.link, id: id, streams: make(map[int64]wireStream, len(streams)), ahead: make(chan block, 1)}
+	cursor := &Cursor{link: c.link.Client, id: id, streams: make(map[int64]wireStream, len(streams)), ahead: make(chan block, 1)}
 	for _, s := range streams {
 		cursor.streams[s.ID] = s
 	}

@@ -41,8 +41,7 @@ func (s *store) insertLines(ctx context.Context, rows []byte) error {
 			return err
 		}
 		body := io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(rows), bytes.NewReader(copyTrailer))
-		_, err = tx.Conn().PgConn().CopyFrom(ctx, body, copyLogs)
-		return err
+		return copyFrom(ctx, tx.Conn(), body, copyLogs)
 	})
 }
 

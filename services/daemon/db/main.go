@@ -15,6 +15,7 @@ import (
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -28,6 +29,7 @@ func Main(ctx context.Context, args []string) error {
 	dsn := flags.String("dsn", "", "database, as a libpq connection string or URL (default: that of the site file, else the appliance's own)")
 	site := flags.String("site", "/run/walt/site.hcl", "site file")
 	dir := flags.String("socket-dir", filepath.Dir(Socket), "folder of the socket, if the supervisor passes none")
+	tracing := flags.String("trackexec", trackexec.Root, trackexec.Usage)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -42,7 +44,9 @@ func Main(ctx context.Context, args []string) error {
 		return err
 	}
 	defer ln.Close()
-	return serve(ctx, ln, *dsn)
+	trace := trackexec.OpenFlag(*tracing, "server-db")
+	defer trace.Close()
+	return serve(ctx, ln, *dsn, trace)
 }
 
 // siteDSN returns the database of a site file, or the default.
@@ -61,7 +65,7 @@ func siteDSN(path string) (string, error) {
 
 // serve answers calls until ctx ends, from the start: while the database is away
 // they get an error that says so.
-func serve(ctx context.Context, ln net.Listener, dsn string) error {
+func serve(ctx context.Context, ln net.Listener, dsn string, trace *trackexec.Recorder) error {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return fmt.Errorf("cannot use the database: %w", err)
@@ -71,6 +75,9 @@ func serve(ctx context.Context, ln net.Listener, dsn string) error {
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
 	config.ConnConfig.RuntimeParams["application_name"] = "walt-server-db"
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
+	if trace != nil {
+		config.ConnConfig.Tracer = tracer{trace}
+	}
 	s, err := newStore(config, dsn)
 	if err != nil {
 		return fmt.Errorf("cannot use the database: %w", err)
@@ -83,7 +90,7 @@ func serve(ctx context.Context, ln net.Listener, dsn string) error {
 	defer cancel()
 	go func() {
 		defer close(prepared)
-		s.prepare(ctx, func(status string, err error) {
+		s.prepare(trace.Context(ctx), func(status string, err error) {
 			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
@@ -94,5 +101,5 @@ func serve(ctx context.Context, ln net.Listener, dsn string) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, s.handle)
+	return connector.Listen(ctx, ln, trace.Handler(trackexec.Request, s.handle))
 }

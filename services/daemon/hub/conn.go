@@ -15,6 +15,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/literal"
 	"github.com/waltos/waltos/services/wire/pickle"
@@ -239,7 +240,10 @@ func (c *conn) start(next *call) {
 	c.calls = append(c.calls, next)
 	c.served.Go(func() {
 		defer cancel()
+		ctx, span := c.hub.trace.Begin(ctx, trackexec.Request, next.message.Name)
+		span.Note(c.api, int64(c.id))
 		message, err := c.forward(ctx, next)
+		span.End(err)
 		c.finish(next, message, err)
 	})
 }

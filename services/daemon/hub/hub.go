@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/quota"
 )
 
@@ -24,11 +25,13 @@ const (
 type Config struct {
 	MainSocket string // of server-main
 	Access     Access
+	Trace      *trackexec.Recorder // nil: none
 }
 
 // Hub serves API sessions.
 type Hub struct {
 	access Access
+	trace  *trackexec.Recorder
 	link   *session.Link
 
 	quota *quota.Quota
@@ -41,7 +44,7 @@ type Hub struct {
 
 // New returns a hub, which begins to look for server-main.
 func New(c Config) *Hub {
-	h := &Hub{access: c.Access, quota: quota.New(maxConnections, maxPerAddress), sessions: map[uint64]*conn{}}
+	h := &Hub{access: c.Access, trace: c.Trace, quota: quota.New(maxConnections, maxPerAddress), sessions: map[uint64]*conn{}}
 	h.link = session.Dial(c.MainSocket, h.callback)
 	return h
 }

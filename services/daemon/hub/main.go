@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -31,6 +32,7 @@ func Main(ctx context.Context, args []string) error {
 	listen := flags.String("listen", ":12345", "`address` to listen on, when the supervisor passes no socket \"api\"")
 	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon")
 	sitePath := flags.String("site", "", "site `file` with the access rules; none: every API is open to everybody")
+	tracing := flags.String("trackexec", trackexec.Root, trackexec.Usage)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -46,7 +48,9 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	h := New(Config{MainSocket: filepath.Join(*sockets, "main.sock"), Access: access})
+	trace := trackexec.OpenFlag(*tracing, "server-hub")
+	defer trace.Close()
+	h := New(Config{MainSocket: filepath.Join(*sockets, "main.sock"), Access: access, Trace: trace})
 	defer h.Close()
 	if err := notify.Ready(); err != nil {
 		return err

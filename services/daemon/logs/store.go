@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 const (
@@ -144,7 +146,10 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	}
 	call, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	call, span := trackexec.Begin(call, trackexec.Task, "store log lines")
 	err := h.insert(call, taken, size)
+	span.Note("", int64(lines))
+	span.End(err)
 	if err != nil && ctx.Err() != nil {
 		return err // the caller has given up: that tells nothing of the database
 	}

@@ -13,6 +13,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 // Outcome is how a workflow goes on after a step.
@@ -41,7 +43,9 @@ type Flow[E any] struct {
 
 // Run executes steps in order, until one fails or interrupts, or ctx ends. Errors begin
 // with the names of the workflow and of the step.
-func Run[E any](ctx context.Context, name string, env E, steps ...Step[E]) error {
+func Run[E any](ctx context.Context, name string, env E, steps ...Step[E]) (err error) {
+	ctx, span := trackexec.Begin(ctx, trackexec.Task, name)
+	defer func() { span.End(err) }()
 	f := &Flow[E]{Env: env, name: name, todo: slices.Clone(steps)}
 	for {
 		step, left := f.take()
@@ -76,6 +80,9 @@ func (f *Flow[E]) take() (step Step[E], left bool) {
 }
 
 func (f *Flow[E]) do(ctx context.Context, step Step[E]) (outcome Outcome, err error) {
+	ctx, span := trackexec.Begin(ctx, trackexec.Task, step.Name)
+	span.Note(f.name, -1)
+	defer func() { span.End(err) }()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot go on with %s: step %q panicked: %v\n%s", f.name, step.Name, p, debug.Stack())

@@ -1,0 +1,158 @@
+package trackexec
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/waltos/waltos/services/daemon/trackexec/format"
+)
+
+// writer writes what its recorder gathers.
+type writer struct {
+	Config
+	recorder *Recorder
+	trace    *trace   // nil: its folder is not there yet
+	held     *os.File // folder of the run that this process has begun
+	block    format.Block
+	spare    []format.Event
+}
+
+// run writes until the recorder is closed, or writing fails.
+func (w *writer) run() {
+	ticker := time.NewTicker(w.Period)
+	defer ticker.Stop()
+	err := w.find()
+	for err == nil {
+		closing := false
+		select {
+		case <-w.recorder.wake:
+		case <-ticker.C:
+			w.recorder.announceOld()
+			err = w.find()
+		case <-w.recorder.stop:
+			w.recorder.announceAll()
+			closing = true
+		}
+		if err == nil && w.trace != nil {
+			err = w.write()
+		}
+		if closing {
+			break
+		}
+	}
+	w.recorder.turnOff()
+	if w.trace != nil {
+		w.trace.close()
+	}
+	if w.held != nil {
+		w.held.Close()
+	}
+	if err != nil {
+		w.Warn("execution tracing stops: %v", err)
+	}
+}
+
+func (r *Recorder) announceOld() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.announce(r.now() - lasting)
+}
+
+func (r *Recorder) announceAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.announce(r.now())
+}
+
+// find opens the folder of the present run, once it is there.
+func (w *writer) find() error {
+	folder, err := w.folder()
+	if err != nil || folder == "" || w.trace != nil && w.trace.folder == folder {
+		return err
+	}
+	if w.trace != nil {
+		if err := w.write(); err != nil {
+			return err
+		}
+		w.trace.close()
+		w.trace = nil
+	}
+	w.trace, err = openTrace(folder, w.Config)
+	return err
+}
+
+// write writes what was gathered.
+func (w *writer) write() error {
+	events, lost := w.recorder.take(w.spare)
+	w.spare = events
+	// The clock may have been set meanwhile: times are those that it has now.
+	epoch := time.Now().UnixNano() - int64(w.recorder.now())
+	if lost > 0 {
+		events = append(events, format.Event{ID: w.recorder.markerID(), Kind: format.Lost, State: format.Done, Start: int64(w.recorder.now()), Number: lost})
+		w.spare = events
+	}
+	for i := range events {
+		events[i].Start += epoch
+		w.block.Add(&events[i])
+		if w.block.Full() {
+			if err := w.trace.write(&w.block); err != nil {
+				return err
+			}
+		}
+	}
+	clear(events) // texts need not outlive it
+	if cap(w.spare) > 4*manyPending {
+		w.spare = nil
+	}
+	if w.block.Empty() {
+		return nil
+	}
+	return w.trace.write(&w.block)
+}
+
+func (r *Recorder) markerID() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.newID()
+}
+
+// trace is the folder of one process in one run, open for writing.
+type trace struct {
+	Config
+	folder  string
+	index   *os.File
+	segment *os.File // nil: none is begun
+	numbers []uint32 // of the segments that exist, oldest first
+	size    int64    // of the last segment
+	blocks  int      // in the last segment
+	data    []byte
+}
+
+// write writes a block, and its place after it.
+func (t *trace) write(block *format.Block) error {
+	if t.segment == nil || t.size >= t.Segment || t.blocks >= maxBlocks {
+		if err := t.begin(); err != nil {
+			return err
+		}
+	}
+	data, entry := block.Append(t.data[:0])
+	t.data = data
+	entry.Segment, entry.Offset = t.numbers[len(t.numbers)-1], uint32(t.size)
+	if _, err := t.segment.Write(data); err != nil {
+		return fmt.Errorf("cannot write to the trace: %w", err)
+	}
+	t.size += int64(len(data))
+	t.blocks++
+	if _, err := t.index.Write(entry.Append(nil)); err != nil {
+		return fmt.Errorf("cannot write to the trace: %w", err)
+	}
+	return nil
+}
+
+func (t *trace) close() {
+	t.index.Close()
+	if t.segment != nil {
+		t.segment.Close()
+	}
+}
