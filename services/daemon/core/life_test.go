@@ -19,6 +19,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
@@ -157,7 +158,7 @@ func TestKillRebootsNoNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.start()
-	link := session.Dial(filepath.Join(sockets, "main.sock"), nil)
+	link := session.Dial(filepath.Join(sockets, "main.sock"), nil, metrics.New("test"))
 	defer link.Close()
 	call := func(method string, args pickle.Tuple, kwargs *pickle.Dict) (value any) {
 		dbtest.Wait(t, "server-main", func(ctx context.Context) error {

@@ -313,6 +313,7 @@ func (c *conn) respond(message []byte, err error) {
 		}
 	}
 	if err != nil {
+		c.hub.exceptions.Add(1)
 		log.Printf("%v: exception: %v", c.peer, err)
 		message, err = rpc.Encode(c.mode, rpc.Message{Kind: rpc.Exception, Name: rpc.OneLine(err.Error())})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/quota"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // Bounds of connections. An address counts many users when it is that of a gateway.
@@ -36,6 +37,8 @@ type Hub struct {
 
 	quota *quota.Quota
 
+	refusals, exceptions *metrics.Counter
+
 	mu       sync.Mutex
 	lastID   uint64
 	sessions map[uint64]*conn
@@ -45,7 +48,9 @@ type Hub struct {
 // New returns a hub, which begins to look for server-main.
 func New(c Config) *Hub {
 	h := &Hub{access: c.Access, trace: c.Trace, quota: quota.New(maxConnections, maxPerAddress), sessions: map[uint64]*conn{}}
-	h.link = session.Dial(c.MainSocket, h.callback)
+	set := metrics.New("server-hub")
+	h.measure(set)
+	h.link = session.Dial(c.MainSocket, h.callback, set)
 	return h
 }
 
@@ -78,6 +83,7 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 		peer := quota.Address(nc.RemoteAddr())
 		if !h.quota.Take(peer) {
 			nc.Close()
+			h.refusals.Add(1)
 			h.complain(peer)
 			continue
 		}

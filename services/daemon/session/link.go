@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -51,9 +52,10 @@ type Link struct{ client *connector.Client }
 // client has disconnected.
 type Callback func(ctx context.Context, session, call uint64, message []byte) ([]byte, error)
 
-// Dial returns the link to the server-main that listens on a unix socket.
-func Dial(socket string, callback Callback) *Link {
-	return &Link{connector.Dial(socket, func(ctx context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
+// Dial returns the link to the server-main that listens on a unix socket, which may ask
+// for the set of measures.
+func Dial(socket string, callback Callback, measures *metrics.Set) *Link {
+	client := connector.Dial(socket, metrics.Handler(measures, func(ctx context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
 		if method != methodCallback {
 			return nil, fmt.Errorf("server-hub has no method %q", method)
 		}
@@ -66,7 +68,10 @@ func Dial(socket string, callback Callback) *Link {
 			return &callbackReply{Gone: true}, nil
 		}
 		return &callbackReply{Value: value}, err
-	})}
+	}))
+	// Nothing is lost if it does not arrive: then the connection is lost too.
+	client.OnConnect(func(main *connector.Peer) { _ = main.Notify(methodHello, nil) })
+	return &Link{client}
 }
 
 // Close ends the link, with the calls in flight.

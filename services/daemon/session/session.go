@@ -157,6 +157,11 @@ func (srv *server) handle(ctx context.Context, hub *connector.Peer, method strin
 		}
 		srv.end(hub, id)
 		return nil, nil
+	case methodHello:
+		if greeter, ok := srv.backend.(Greeter); ok {
+			greeter.Greet(hub)
+		}
+		return nil, nil
 	}
 	return nil, fmt.Errorf("server-main has no method %q", method)
 }

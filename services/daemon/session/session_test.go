@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -44,7 +45,7 @@ func start(t testing.TB, b Backend) (string, func()) {
 }
 
 func dial(t testing.TB, path string, cb Callback) *Link {
-	l := Dial(path, cb)
+	l := Dial(path, cb, metrics.New("test"))
 	t.Cleanup(l.Close)
 	return l
 }
