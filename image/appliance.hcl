@@ -226,6 +226,8 @@ folder "/var/lib/postgresql" { user = "postgres" }
 folder "/var/lib/postgresql/17" { user = "postgres" }
 folder "/var/tmp" { mode = "1777" }
 folder "/var/cache" {}
+folder "/var/cache/walt" {}
+folder "/var/cache/walt/blocking" { user = "walt-blocking" }
 folder "/var/log" {}
 folder "/run/walt" {}
 folder "/run/walt/exports.d" {}

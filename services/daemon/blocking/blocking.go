@@ -1,8 +1,10 @@
 // Package blocking is the process server-blocking: what talks to strangers or may take
 // long, apart from server-main so that it can hang or crash alone (design §6). It serves
-// calls of server-main on a connector.
+// calls of server-main on a connector, each in its own goroutine.
 //
-// Nothing of that kind is provided yet, hence every call is refused with words.
+// What it does so far is SNMP: the neighbours and the forwarding tables of switches, and
+// the power of their ports. Each answer comes within a bounded time, whatever a switch
+// says. Calls of other names are refused.
 package blocking
 
 import (
@@ -10,16 +12,21 @@ import (
 	"flag"
 	"fmt"
 
+	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/notify"
 )
+
+// CacheFile is where server-blocking remembers how switches are talked to.
+const CacheFile = "/var/cache/walt/blocking/switches.json"
 
 // Main runs server-blocking until ctx ends.
 func Main(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("server-blocking", flag.ContinueOnError)
 	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon, when the supervisor passes none")
 	tracing := flags.String("trackexec", trackexec.Root, trackexec.Usage)
+	cacheFile := flags.String("cache", CacheFile, "`file` that remembers how switches are talked to; empty: none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -32,10 +39,36 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, trace.Handler(trackexec.Task, serve))
+	return connector.Listen(ctx, ln, trace.Handler(trackexec.Task, NewService(snmp.NewClient(), *cacheFile).Handle))
 }
 
-// serve answers calls of server-main.
-func serve(_ context.Context, _ *connector.Peer, method string, _ []byte) (any, error) {
+// Service is what server-blocking does.
+type Service struct {
+	snmp  *snmp.Client
+	cache *cache
+}
+
+// NewService returns a service that talks to switches by a client, and remembers how in a
+// file; "" is none.
+func NewService(client *snmp.Client, cacheFile string) *Service {
+	return &Service{snmp: client, cache: openCache(cacheFile)}
+}
+
+// Handle serves calls of Client: a connector.Handler.
+func (s *Service) Handle(ctx context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
+	switch method {
+	case "explore":
+		var sw Switch
+		if err := connector.Decode(body, &sw); err != nil {
+			return nil, fmt.Errorf("cannot read a call: %w", err)
+		}
+		return s.explore(ctx, sw), nil
+	case "power":
+		var request powerRequest
+		if err := connector.Decode(body, &request); err != nil {
+			return nil, fmt.Errorf("cannot read a call: %w", err)
+		}
+		return s.power(ctx, request), nil
+	}
 	return nil, fmt.Errorf("%s is not available on this server yet", method)
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/waltos/waltos/services/daemon/connector"
 )
 
-func TestCallsAreRefusedWithWords(t *testing.T) {
+func TestOtherCallsAreRefusedWithWords(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Main(ctx, []string{"-socket-dir", dir}) }()
+	go func() { ended <- Main(ctx, []string{"-socket-dir", dir, "-cache", ""}) }()
 	c := connector.Dial(filepath.Join(dir, "blocking.sock"), nil)
 	defer c.Close()
 	err := c.Call(t.Context(), "clone", nil, nil)

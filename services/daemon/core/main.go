@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/core/nodes"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
@@ -67,6 +68,7 @@ func Main(ctx context.Context, args []string) error {
 type process struct {
 	daemon     *Daemon
 	client     *db.Client
+	blocking   *blocking.Client
 	logs       *logs.Hub
 	images     *images.Manager // nil: none
 	state      *state.Server
@@ -92,6 +94,7 @@ func open(ctx context.Context, o options) (*process, error) {
 	}
 	devices := registry.New(site.Server())
 	p.client = db.Dial(filepath.Join(o.sockets, filepath.Base(db.Socket)))
+	p.blocking = blocking.Dial(filepath.Join(o.sockets, filepath.Base(blocking.Socket)))
 	p.logs = logs.New(logs.Config{
 		DB:     p.client,
 		ByIP:   func(ip netip.Addr) (db.Device, bool) { return row(devices.View().ByIP(ip.Unmap().String())) },
@@ -108,6 +111,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		SSH:     DefaultSSH(),
 		Wheels:  o.wheels,
 		Trace:   o.trace,
+		PoE:     SwitchPoE{p.blocking},
 		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}
 	if o.images {
@@ -179,6 +183,7 @@ func (p *process) listen(o options) (err error) {
 // run serves until ctx ends. Logs are the last to stop, and the database after them.
 func (p *process) run(ctx context.Context) error {
 	defer p.client.Close()
+	defer p.blocking.Close()
 	logsCtx, endLogs := context.WithCancel(context.WithoutCancel(ctx))
 	var logsEnded sync.WaitGroup
 	logsEnded.Go(func() {
