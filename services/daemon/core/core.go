@@ -96,6 +96,9 @@ type Config struct {
 	Wheels    string              // folder of those that clients of another version are given
 	PoE       PoE                 // nil: ports of switches cannot be switched
 	Trace     *trackexec.Recorder // nil: none
+	// PortLabels tells what the ports of a switch call themselves in LLDP, with their
+	// numbers. nil: it cannot be known.
+	PortLabels func(ctx context.Context, sw db.Device) (map[string]int, error)
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }
@@ -111,8 +114,10 @@ type Daemon struct {
 	news     *worker // publishes the state
 	reloads  *worker // loads the registry again
 	exposes  *worker // keeps redirects as the registry wants them
+	links    *worker // stores the topology
 	moves    *worker // forgets where nodes were connected that were found elsewhere
 	exposed  exposer
+	labels   labels
 	loaded   chan struct{}
 	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
 	// rebooting why nodes that are asked to reboot will be down, by MAC.
@@ -147,6 +152,7 @@ func New(config Config) *Daemon {
 	d.news = newWorker("publish state", d.publish, publishPause)
 	d.reloads = newWorker("load registry", d.reload, 0)
 	d.exposes = newWorker("update redirects", d.expose, 0)
+	d.links = newWorker("store topology", d.storeLinks, 0)
 	d.moves = newWorker("forget moved devices", d.forgetMoved, 0)
 	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
 	return d
@@ -165,6 +171,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		ready()
 		all.Go(func() { d.mounts.run(ctx) })
 		all.Go(func() { d.exposes.run(ctx) })
+		all.Go(func() { d.links.run(ctx) })
 		all.Go(func() { d.moves.run(ctx) })
 		all.Go(func() { d.restoreAll(ctx) })
 		all.Go(func() { d.idle.Run(ctx) })

@@ -147,6 +147,8 @@ func (c *call) remove(d *registry.Device) error {
 	c.monitor.Forget(d.MAC)
 	c.idle.Leave(d.MAC)
 	c.tables.forget(d.MAC)
+	c.labels.forget(d.MAC)
+	c.moving.Delete(d.MAC)
 	c.changed()
 	if err := c.Images.Forget(context.WithoutCancel(c), d.MAC); err != nil {
 		c.Print("cannot delete all files of %s: %v", d.Name, err)

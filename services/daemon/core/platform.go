@@ -255,34 +255,6 @@ func (d *Daemon) lackingImage(name, model string) {
 	d.logf(devicesStream, "New %s nodes will be seen as devices of type 'unknown' until this is solved.", model)
 }
 
-// reportLLDPNeighbor takes what a node says of the switch that it is connected to. Only
-// what needs no exploration of that switch is done.
-func (c *call) reportLLDPNeighbor() (any, error) {
-	err := c.locked(func() error {
-		v := c.registry.View()
-		node := v.ByIP(c.peer.Unmap().String())
-		neighbor := v.ByMAC(lowerMAC(c.text("sw_mac")))
-		if node == nil || node.Type != registry.Node || neighbor == nil || neighbor.Type != registry.Unknown {
-			return nil
-		}
-		change := v.Convert(neighbor, registry.Switch, "")
-		if err := c.record(c, change); err != nil {
-			return err
-		}
-		c.logf(devicesStream, "Node %s is connected on %s, so %s is a switch.", node.Name, change.Device.Name, change.Device.Name)
-		return nil
-	})
-	return nil, err
-}
-
-func lowerMAC(s string) string {
-	mac, err := registry.ParseMAC(s)
-	if err != nil {
-		return ""
-	}
-	return mac
-}
-
 // NoImages is a platform without images, for runs without containers.
 type NoImages struct{}
 

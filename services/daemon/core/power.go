@@ -107,16 +107,6 @@ func (d *Daemon) markPowersave() {
 	d.registry.SetPowersave(asleep)
 }
 
-// saveTopology records links, in the database and in memory.
-func (d *Daemon) saveTopology(ctx context.Context, links []db.Topology) error {
-	if err := d.stored(ctx, func(ctx context.Context) error { return d.Store.SetTopology(ctx, links) }); err != nil {
-		return err
-	}
-	d.tables.setTopology(links)
-	d.markPowersave()
-	return nil
-}
-
 // offPorts returns the ports that are off and whose switch is known, among those that
 // keep accepts.
 func (d *Daemon) offPorts(keep func(db.PoEOff) bool) []PoEPort {

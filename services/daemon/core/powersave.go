@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
@@ -150,7 +151,12 @@ func (d *Daemon) moved(ctx context.Context, node *registry.Device) {
 		return
 	}
 	d.idle.Restart(node.MAC)
-	err := d.locked(func() error { return d.saveTopology(ctx, d.tables.linksWithout(node.MAC, at)) })
+	err := d.changeTopology(ctx, func(links []db.Topology) []db.Topology {
+		return slices.DeleteFunc(links, func(l db.Topology) bool {
+			peer, found := at.peer(l)
+			return found && peer == node.MAC
+		})
+	})
 	if err != nil {
 		d.Print("cannot forget where %s was connected: %v", node.Name, err)
 	}

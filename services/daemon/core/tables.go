@@ -53,11 +53,11 @@ func (t *tables) links() []db.Topology {
 	return slices.Clone(t.topology)
 }
 
-// setTopology takes over links.
-func (t *tables) setTopology(links []db.Topology) {
+// edit changes the links. The slice that edit gets is its own.
+func (t *tables) edit(edit func(links []db.Topology) []db.Topology) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.topology = slices.Clone(links)
+	t.topology = edit(slices.Clone(t.topology))
 }
 
 // lastScan tells when the network was scanned since the daemon started; zero: not yet.
@@ -129,14 +129,6 @@ func (t *tables) fed(mac string, port int) (macs []string) {
 		}
 	}
 	return macs
-}
-
-// linksWithout returns all links but that of a device at a place.
-func (t *tables) linksWithout(mac string, at place) []db.Topology {
-	return slices.DeleteFunc(t.links(), func(l db.Topology) bool {
-		peer, found := at.peer(l)
-		return found && peer == mac
-	})
 }
 
 // off returns the ports that are off.
