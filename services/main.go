@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/waltos/waltos/services/chrony"
+	"github.com/waltos/waltos/services/confine"
 	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/core"
 	"github.com/waltos/waltos/services/daemon/db"
@@ -31,6 +32,7 @@ import (
 // ends (SIGTERM or SIGINT), and an error when the service cannot go on.
 var services = map[string]func(ctx context.Context, args []string) error{
 	"chrony":          chrony.Main,
+	confine.Role:      confine.Main,
 	"dhcpd":           dhcp.Main,
 	"httpd":           http.Main,
 	"named":           named.Main,

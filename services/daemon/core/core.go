@@ -25,7 +25,9 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/core/nodes"
+	"github.com/waltos/waltos/services/daemon/core/psql"
 	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/core/remote"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
@@ -92,13 +94,14 @@ type Config struct {
 	Publish   func(state.Snapshot) error
 	Keeper    nodes.Keeper
 	Control   nodes.Control
-	SSH       SSH
 	Wheels    string              // folder of those that clients of another version are given
 	PoE       PoE                 // nil: ports of switches cannot be switched
 	Trace     *trackexec.Recorder // nil: none
 	// PortLabels tells what the ports of a switch call themselves in LLDP, with their
 	// numbers. nil: it cannot be known.
 	PortLabels func(ctx context.Context, sw db.Device) (map[string]int, error)
+	SSH        remote.SSH
+	SQL        psql.Prompt
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/waltos/waltos/services/confine"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/session"
@@ -28,6 +29,10 @@ import (
 const asMain = "server-main-of-a-test"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == confine.Role {
+		fmt.Fprintln(os.Stderr, confine.Main(context.Background(), os.Args[2:]))
+		os.Exit(1)
+	}
 	if len(os.Args) > 1 && os.Args[1] == asMain {
 		if err := Main(context.Background(), os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -17,7 +17,9 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/core/nodes"
+	"github.com/waltos/waltos/services/daemon/core/psql"
 	"github.com/waltos/waltos/services/daemon/core/registry"
+	"github.com/waltos/waltos/services/daemon/core/remote"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/logs"
 	"github.com/waltos/waltos/services/daemon/session"
@@ -38,6 +40,25 @@ type options struct {
 	images     bool
 	trackexec  string
 	trace      *trackexec.Recorder
+	psql       string
+	sqlDSN     string
+	sqlAccount string
+}
+
+// prompt says how users are given a SQL prompt.
+func (o *options) prompt(site *hcl.Site) psql.Prompt {
+	p := psql.Default()
+	if site.Database.URL != "" {
+		p.DSN = site.Database.URL
+	}
+	if o.sqlDSN != "" {
+		p.DSN = o.sqlDSN
+	}
+	if o.psql != "" {
+		p.Program = strings.Fields(o.psql)
+	}
+	p.Account = o.sqlAccount
+	return p
 }
 
 // Main is the process server-main.
@@ -52,6 +73,9 @@ func Main(ctx context.Context, args []string) error {
 	flags.StringVar(&o.wheels, "wheels", "/usr/lib/walt/wheels", "`folder` of the wheels for clients of another version")
 	flags.BoolVar(&o.images, "images", true, "keep images and their mounts, which needs root")
 	flags.StringVar(&o.trackexec, "trackexec", trackexec.Root, trackexec.Usage)
+	flags.StringVar(&o.psql, "psql", "", "`command` of the SQL prompt: psql, or a loader with its arguments and psql, separated by blanks")
+	flags.StringVar(&o.sqlDSN, "sql-dsn", "", "`database` of the SQL prompt (default: that of the site file, else the appliance's own as role walt-sql)")
+	flags.StringVar(&o.sqlAccount, "sql-account", psql.Role, "`account` that the SQL prompt runs as, when this is root; empty: root without privileges")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -108,10 +132,11 @@ func open(ctx context.Context, o options) (*process, error) {
 		Site: site, ServerMAC: strings.ToLower(o.serverMAC), Registry: devices, Store: p.client, Logs: p.logs, Images: NoImages{},
 		Publish: func(s state.Snapshot) error { return p.state.Publish(s) },
 		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
-		SSH:     DefaultSSH(),
 		Wheels:  o.wheels,
 		Trace:   o.trace,
 		PoE:     SwitchPoE{p.blocking},
+		SSH:     remote.Default(),
+		SQL:     o.prompt(site),
 		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}
 	if o.images {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/core/psql"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/hub"
 	"github.com/waltos/waltos/services/images"
@@ -24,6 +25,7 @@ import (
 // and server-hub, with real sockets.
 type native struct {
 	t       *testing.T
+	dsn     string
 	sockets string
 	site    string
 	api     string // address of TCP 12345
@@ -34,7 +36,8 @@ type native struct {
 }
 
 func startNative(t *testing.T) *native {
-	n := &native{t: t, sockets: dbtest.Start(t).Serve(), wheels: t.TempDir()}
+	postgres := dbtest.Start(t)
+	n := &native{t: t, dsn: postgres.DSN, sockets: postgres.Serve(), wheels: t.TempDir()}
 	// What ssh would do on the node is done here: its last argument is run by a shell.
 	n.ssh = filepath.Join(t.TempDir(), "ssh")
 	script := "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n"
@@ -75,6 +78,11 @@ func (n *native) startMain() {
 		ID: strings.Repeat("a", 64), Names: []string{"waltplatform/pc-x86-64-default:latest"}, Models: []string{"pc-x86-64"},
 	}}}
 	p.daemon.SSH.Program = n.ssh
+	exe, err := os.Executable()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	p.daemon.SQL = psql.Prompt{Services: exe, Program: dbtest.PsqlCommand(n.t), DSN: n.dsn}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.run(ctx) }()
@@ -243,9 +251,28 @@ func TestNativeStreams(t *testing.T) {
 		expect(s, "READY\nNO SUCH FILE\n")
 	})
 	t.Run("prompt that is not provided", func(t *testing.T) {
-		s := open(rpc.SQLPrompt)
+		s := open(rpc.DockerPrompt)
 		s.Send(pickle.NewDict("tty_mode", false))
 		expect(s, "READY\nthis is not available on this server yet\r\n")
+	})
+	t.Run("SQL prompt", func(t *testing.T) {
+		s := open(rpc.SQLPrompt)
+		s.Send(pickle.NewDict("tty_mode", false))
+		io.WriteString(s, "\\dt\nupdate devices set name = 'there' where name = 'here';\n")
+		s.Conn.(*net.TCPConn).CloseWrite()
+		out, err := io.ReadAll(s.R)
+		if err != nil || strings.Count(string(out), "logstreams") != 1 || !strings.HasSuffix(string(out), "UPDATE 1\n") {
+			t.Errorf("got %s, %v", out, err)
+		}
+		// The registry follows.
+		user, _ := n.session("CSAPI")
+		dbtest.Wait(t, "the new name", func(ctx context.Context) error {
+			v, err := user.Call(ctx, "develop_device_set", "all-devices")
+			if v != "there,walt-server" {
+				return fmt.Errorf("%v, %v", v, err)
+			}
+			return nil
+		})
 	})
 	t.Run("command without terminal", func(t *testing.T) {
 		s := open(rpc.NodeCmd)
@@ -332,6 +359,6 @@ func TestNativeStreams(t *testing.T) {
 		expect(s, "READY\n")
 		s = open(rpc.NodeCmd)
 		s.Send(pickle.NewDict("node_ip", "-oProxyCommand=true", "cmdargs", pickle.Tuple{"x"}))
-		expect(s, "READY\n")
+		expect(s, "READY\nno node has address \"-oProxyCommand=true\"\r\n")
 	})
 }

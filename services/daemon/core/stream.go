@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,27 +13,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/core/terminal"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/quota"
-	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
 )
 
-const (
-	// paramsTimeout bounds the time that a client may take to say what it wants.
-	paramsTimeout = 10 * time.Second
-	acceptPause   = 50 * time.Millisecond
-)
-
-// paramsLimits bound the parameters of a stream.
-var paramsLimits = pickle.Limits{Size: 1 << 20, Depth: 8, Values: 1 << 16}
+// acceptPause is the wait after a connection that could not be accepted.
+const acceptPause = 50 * time.Millisecond
 
 // stream is a connection to TCP 12347 whose request line was read.
 type stream struct {
 	context.Context
 	*Daemon
-	conn *net.TCPConn
-	r    *bufio.Reader // what follows the request line
+	conn *terminal.Conn // what follows the request line
 	peer netip.Addr
 }
 
@@ -46,18 +38,21 @@ type request struct {
 
 // requests are the streams of TCP 12347 (client-api §3.2).
 var requests = map[rpc.Request]request{
-	rpc.NewIncomingLogs:    {false, func(s *stream) error { s.Logs.ServeIncoming(s, s.conn, s.r); return nil }},
-	rpc.DumpLogs:           {true, func(s *stream) error { s.Logs.ServeDump(s, s.conn, s.r); return nil }},
-	rpc.SQLPrompt:          {true, (*stream).unavailablePrompt},
-	rpc.DockerPrompt:       {true, (*stream).unavailablePrompt},
+	rpc.NewIncomingLogs:    {false, func(s *stream) error { s.Logs.ServeIncoming(s, s.conn.TCPConn, s.conn.R); return nil }},
+	rpc.DumpLogs:           {true, func(s *stream) error { s.Logs.ServeDump(s, s.conn.TCPConn, s.conn.R); return nil }},
+	rpc.SQLPrompt:          {true, (*stream).sqlPrompt},
+	rpc.DockerPrompt:       {true, (*stream).imageShell},
 	rpc.NodeCmd:            {true, (*stream).nodeCommand},
 	rpc.DevicePing:         {true, (*stream).devicePing},
+	rpc.TarFromImage:       {true, (*stream).tarFromImage},
+	rpc.TarToImage:         {true, (*stream).tarToImage},
 	rpc.TarFromNode:        {true, (*stream).tarFromNode},
 	rpc.TarToNode:          {true, (*stream).tarToNode},
 	rpc.TCPToNode:          {true, (*stream).tcpToNode},
 	rpc.FakeTFTPGet:        {false, (*stream).bootFile},
-	rpc.NotifyBootupStatus: {false, func(s *stream) error { s.boots.Serve(s, s.conn, s.r); return nil }},
+	rpc.NotifyBootupStatus: {false, func(s *stream) error { s.boots.Serve(s, s.conn.TCPConn, s.conn.R); return nil }},
 	rpc.DeviceShell:        {true, (*stream).deviceShell},
+	rpc.TarForImageBuild:   {true, (*stream).tarForImageBuild},
 }
 
 // Streams open at the same time, in all and of one address: a node has its status and its
@@ -118,7 +113,7 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr
 		return // not worth a word: anybody may connect
 	}
 	kind, known := requests[id]
-	s := &stream{ctx, d, tcp, r, peer}
+	s := &stream{ctx, d, &terminal.Conn{TCPConn: tcp, R: r}, peer}
 	if !known || kind.fromClients && !s.mayUseAPI() {
 		d.Print("request %v of %v is refused", id, s.peer)
 		return
@@ -127,6 +122,10 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr
 	// everything else concerns known devices.
 	if id != rpc.NotifyBootupStatus && d.waitLoaded(ctx) != nil {
 		return
+	}
+	if kind.fromClients { // those of nodes may be handed on to the next life of the daemon
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		defer stop()
 	}
 	var span *trackexec.Span
 	s.Context, span = trackexec.Begin(ctx, trackexec.Stream, id.String())
@@ -151,65 +150,8 @@ func (s *stream) mayUseAPI() bool {
 	})
 }
 
-// params are the parameters of a stream; unknown ones are ignored.
-type params struct{ dict *pickle.Dict }
-
-// ready tells the client to send its parameters, and reads them.
-func (s *stream) ready() (params, error) {
-	if _, err := io.WriteString(s.conn, "READY\n"); err != nil {
-		return params{}, fmt.Errorf("cannot answer: %w", err)
-	}
-	return s.params()
-}
-
-func (s *stream) params() (params, error) {
-	s.conn.SetReadDeadline(time.Now().Add(paramsTimeout))
-	defer s.conn.SetReadDeadline(time.Time{})
-	stop := context.AfterFunc(s, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	value, err := pickle.NewDecoder(s.r, paramsLimits).Decode()
-	if err != nil {
-		return params{}, fmt.Errorf("cannot read parameters: %w", err)
-	}
-	dict, ok := value.(*pickle.Dict)
-	if !ok {
-		return params{}, errors.New("cannot read parameters: they are no dict")
-	}
-	return params{dict}, nil
-}
-
-func (p params) text(key string) string {
-	value, _ := p.dict.Get(key)
-	s, _ := value.(string)
-	return s
-}
-
-func (p params) flag(key string) bool {
-	value, _ := p.dict.Get(key)
-	return value == true
-}
-
-func (p params) number(key string) int64 {
-	value, _ := p.dict.Get(key)
-	n, _ := value.(int64)
-	return n
-}
-
-func (p params) texts(key string) []string {
-	value, _ := p.dict.Get(key)
-	list, _ := sequence(value)
-	return list
-}
-
-var errUnavailable = errors.New("this is not available on this server yet")
-
-// unavailablePrompt says that a prompt is not provided, where the client shows it.
-func (s *stream) unavailablePrompt() error {
-	if _, err := s.ready(); err != nil {
-		return err
-	}
-	return s.refuse(errUnavailable)
-}
+// connectTimeout bounds the wait for a device.
+const connectTimeout = 10 * time.Second
 
 // tcpToNode relays a connection to a device (client-api §3.7).
 func (s *stream) tcpToNode() error {
@@ -218,15 +160,7 @@ func (s *stream) tcpToNode() error {
 		return err
 	}
 	ip, port := p.text("node_ip"), p.number("node_port")
-	target := net.JoinHostPort(ip, fmt.Sprint(port))
-	var d net.Dialer
-	within, cancel := context.WithTimeout(s, 10*time.Second)
-	defer cancel()
-	err = fmt.Errorf("no device has address %q", ip)
-	var device net.Conn
-	if s.registry.View().ByIP(ip) != nil && port > 0 && port < 1<<16 {
-		device, err = d.DialContext(within, "tcp", target)
-	}
+	device, err := s.dial(ip, port)
 	if err != nil {
 		_, writeErr := fmt.Fprintf(s.conn, "Could not connect to %s:%d!\n", printable(ip), port)
 		return errors.Join(err, writeErr)
@@ -235,8 +169,23 @@ func (s *stream) tcpToNode() error {
 	if _, err := io.WriteString(s.conn, "OK\n"); err != nil {
 		return err
 	}
-	relay(s, s.conn, s.r, device)
+	relay(s, s.conn, s.conn.R, device)
 	return nil
+}
+
+// dial connects to a device of the platform.
+func (s *stream) dial(ip string, port int64) (net.Conn, error) {
+	if port <= 0 || port >= 1<<16 {
+		return nil, fmt.Errorf("%d is not a port", port)
+	}
+	d, err := s.deviceAt(ip)
+	if err != nil {
+		return nil, err
+	}
+	within, cancel := context.WithTimeout(s, connectTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	return dialer.DialContext(within, "tcp", net.JoinHostPort(d.IP, fmt.Sprint(port)))
 }
 
 // printable makes a text of a peer safe to show.

@@ -20,6 +20,7 @@ import (
 	"github.com/waltos/waltos/image/fetch"
 	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/toolbox"
 	"github.com/waltos/waltos/services/daemon/db"
 )
 
@@ -55,30 +56,53 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// box holds the programs of the appliance, from the lock.
+var box = sync.OnceValues(func() (*toolbox.Toolbox, error) {
+	description, err := findUp(filepath.Join("image", "appliance.hcl"))
+	if err != nil {
+		return nil, err
+	}
+	in, err := inputs.Open(inputs.Options{Appliance: description, Override: true, Progress: fetch.NewProgress(os.Stderr)})
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	if err := in.Ensure(ctx, lock.Root); err != nil {
+		return nil, err
+	}
+	return in.Toolbox(ctx, lock.Root)
+})
+
 // programs returns the folder of PostgreSQL's programs: that of WALT_POSTGRES_BIN, or
 // that of the appliance, from the lock.
 var programs = sync.OnceValues(func() (string, error) {
 	if dir := os.Getenv("WALT_POSTGRES_BIN"); dir != "" {
 		return dir, nil
 	}
-	description, err := findUp(filepath.Join("image", "appliance.hcl"))
+	b, err := box()
 	if err != nil {
 		return "", err
 	}
-	in, err := inputs.Open(inputs.Options{Appliance: description, Override: true, Progress: fetch.NewProgress(os.Stderr)})
-	if err != nil {
-		return "", err
-	}
-	ctx := context.Background()
-	if err := in.Ensure(ctx, lock.Root); err != nil {
-		return "", err
-	}
-	box, err := in.Toolbox(ctx, lock.Root)
-	if err != nil {
-		return "", err
-	}
-	return box.Wrappers(ctx, "usr/lib/postgresql/17/bin")
+	return b.Wrappers(context.Background(), "usr/lib/postgresql/17/bin")
 })
+
+// PsqlCommand returns the command that starts psql without any script: itself, or the
+// loader that starts it.
+func PsqlCommand(t testing.TB) []string {
+	t.Helper()
+	if dir := os.Getenv("WALT_POSTGRES_BIN"); dir != "" {
+		return []string{filepath.Join(dir, "psql")}
+	}
+	b, err := box()
+	if err != nil {
+		t.Fatalf("cannot get psql: %v", err)
+	}
+	cmd := b.Command(context.Background(), "usr/lib/postgresql/17/bin/psql")
+	if cmd.Err != nil {
+		t.Fatalf("cannot get psql: %v", cmd.Err)
+	}
+	return append([]string{cmd.Path}, cmd.Args[1:]...)
+}
 
 // findUp finds a file of the repository from a folder in it: tests run in the folder
 // of their package.

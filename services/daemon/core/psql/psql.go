@@ -1,0 +1,121 @@
+// Package psql gives users of a platform the SQL prompt of its database (client-api §3.2,
+// SQL_PROMPT): Debian's psql, as a database role that owns nothing and an account that may
+// do nothing, confined to what it needs (package confine). psql's commands that start
+// programs, or read or write files, fail.
+package psql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/waltos/waltos/services/confine"
+)
+
+// memory bounds psql, which holds a whole result before it shows it.
+const memory = 512 << 20
+
+// Role is the role of the database of the appliance, and the account of its machine, that
+// prompts have.
+const Role = "walt-sql"
+
+// Prompt says how psql is run.
+type Prompt struct {
+	// Services is the program services, which confines.
+	Services string
+	// Program is psql, and before it the loader that starts it, if any.
+	Program []string
+	// Account is the account of the machine that psql runs as; "": this one.
+	Account string
+	// DSN is the database, with the role.
+	DSN string
+}
+
+// Default is that of the appliance.
+func Default() Prompt {
+	return Prompt{
+		Services: "/proc/self/exe",
+		Program:  []string{"/usr/lib/postgresql/17/bin/psql"},
+		Account:  Role,
+		DSN:      "host=/run/postgresql dbname=walt user=" + Role,
+	}
+}
+
+// readable is what psql reads on a Debian system: its libraries, and descriptions of
+// terminals and of locales.
+var readable = []string{
+	"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache",
+	"/usr/share/terminfo", "/usr/lib/terminfo", "/etc/terminfo",
+	"/usr/lib/locale", "/usr/share/zoneinfo", "/etc/localtime",
+}
+
+// Command prepares a prompt, which ends with ctx. clean is for when it has ended.
+func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err error) {
+	credential, err := p.credential()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := pgconn.ParseConfig(p.DSN); err != nil {
+		return nil, nil, errors.New("cannot open a SQL prompt: the database has no valid name in the configuration of this server")
+	}
+	clean = func() {}
+	dsn := p.DSN
+	command := append(append([]string{}, p.Program...),
+		"--no-psqlrc", "--no-password", "--pset=pager=off", "--set=HISTFILE=/dev/null", "--dbname="+dsn)
+	cmd = exec.CommandContext(ctx, p.Services, confine.Command(command, p.reads(), memory)...)
+	cmd.Dir = "/"
+	cmd.Env = []string{
+		"LANG=C.UTF-8", "PGCLIENTENCODING=UTF8", "HOME=/nonexistent", "INPUTRC=/dev/null",
+		"PGPASSFILE=/nonexistent", "PGSYSCONFDIR=/nonexistent", "PGSERVICEFILE=/nonexistent", "PGAPPNAME=walt advanced sql",
+		"PSQL_PAGER=", "PSQL_HISTORY=/dev/null",
+	}
+	if zone := os.Getenv("TZ"); zone != "" {
+		cmd.Env = append(cmd.Env, "TZ="+zone, "PGTZ="+zone)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+	return cmd, clean, nil
+}
+
+// reads returns the paths that psql reads: those of the system, and the arguments of the
+// loader that starts it.
+func (p Prompt) reads() []string {
+	paths := readable
+	for _, word := range p.Program[1:] {
+		for part := range strings.SplitSeq(word, ":") {
+			if filepath.IsAbs(part) {
+				paths = append(paths[:len(paths):len(paths)], part)
+			}
+		}
+	}
+	return paths
+}
+
+// credential returns the account to run as; nil is this one, which is then not root's
+// except in tests.
+func (p Prompt) credential() (*syscall.Credential, error) {
+	if p.Account == "" || os.Geteuid() != 0 {
+		return nil, nil
+	}
+	account, err := user.Lookup(p.Account)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a SQL prompt: %w", err)
+	}
+	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a SQL prompt: %w", err)
+	}
+	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a SQL prompt: %w", err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
