@@ -179,10 +179,7 @@ func softReboot(ctx context.Context, r *reboot) error {
 			defer func() { <-slots }()
 			r.rebooting.Store(node.MAC, r.why("soft-reboot"))
 			defer r.rebooting.Delete(node.MAC)
-			err := errors.New("unknown IP address")
-			if node.IP != "" {
-				err = r.Control.Request(ctx, node.IP, "REBOOT")
-			}
+			err := r.Control.Request(ctx, node.IP, "REBOOT")
 			if err == nil {
 				r.succeeded(node, "soft-reboot")
 				return
@@ -273,6 +270,8 @@ func poeReboot(ctx context.Context, r *reboot) error {
 			on = append(on, port)
 		}
 	}
+	r.cycling.RLock() // the daemon does not end before the ports are on again
+	defer r.cycling.RUnlock()
 	pause := false
 	for i, err := range r.cut(ctx, on, offForReboot) {
 		for _, node := range fed[place{on[i].Switch.MAC, on[i].Port}] {
@@ -310,6 +309,8 @@ func report(_ context.Context, r *reboot) error {
 		line := text.Sentence("%s: rebooted OK.", registry.Names(r.done))
 		if r.call != nil {
 			r.call.out(line + "\n")
+		} else {
+			r.logf(nodesStream, "%s", line)
 		}
 	}
 	groups := map[[2]string][]string{}

@@ -57,6 +57,9 @@ func (c *call) setDeviceConfig() (any, error) {
 		lines = append(lines, plan.Answer)
 		return nil
 	})
+	if err == nil && slices.Contains(names, "expose") {
+		err = c.exposes.settle(c) // redirects are there once this is answered
+	}
 	for _, line := range lines {
 		c.out(line)
 	}
@@ -144,7 +147,10 @@ func (c *call) getDeviceConfigData() (any, error) {
 	return data, nil
 }
 
-var portName = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
+var (
+	portName    = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
+	wholeNumber = regexp.MustCompile(`^-?[0-9]+$`)
+)
 
 func (c *call) setPortConfig() (any, error) {
 	port := c.value("port_id").(int64)
@@ -160,8 +166,8 @@ func (c *call) setPortConfig() (any, error) {
 		if !portName.MatchString(name) {
 			return c.fail(&text.Refusal{Text: text.BadPortName}, nil)
 		}
-		if _, err := strconv.Atoi(name); err == nil {
-			if name != strconv.FormatInt(port, 10) {
+		if wholeNumber.MatchString(name) {
+			if n, err := strconv.ParseInt(name, 10, 64); err != nil || n != port {
 				return c.fail(text.ConfusingPortName(port), nil)
 			}
 			name = ""

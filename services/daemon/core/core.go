@@ -36,8 +36,12 @@ import (
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
-// databaseTimeout bounds the wait for the database within a call.
-const databaseTimeout = 10 * time.Second
+const (
+	// databaseTimeout bounds the wait for the database within a call.
+	databaseTimeout = 10 * time.Second
+	// endTimeout bounds the wait for what must not be left halfway when the daemon ends.
+	endTimeout = 10 * time.Second
+)
 
 // errDatabase is what clients are told when the database does not answer in time.
 var errDatabase = errors.New("the database is not available, try again later")
@@ -129,7 +133,8 @@ type Daemon struct {
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 
-	writing sync.Mutex // held to change devices or images: the database, then the registry
+	cycling sync.RWMutex // held for reading while ports are off for a reboot
+	writing sync.Mutex   // held to change devices or images: the database, then the registry
 	tables  tables
 }
 
@@ -181,6 +186,22 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		d.monitor.Run(ctx)
 	})
 	all.Wait()
+	d.waitPower()
+}
+
+// waitPower lets reboots give power back to the ports that they have cut, for a bounded
+// time: what stays off is switched on at the next start.
+func (d *Daemon) waitPower() {
+	idle := make(chan bool)
+	go func() {
+		d.cycling.Lock()
+		defer d.cycling.Unlock()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-time.After(endTimeout):
+	}
 }
 
 // Call serves one call of a session: session.Backend.

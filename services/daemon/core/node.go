@@ -6,6 +6,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -172,29 +173,32 @@ func (c *call) associate(devices []*registry.Device, image func(*registry.Device
 
 func (c *call) associateEach(devices []*registry.Device, image func(*registry.Device) string) (changed, same []string, err error) {
 	v := c.registry.View()
+	recorded := map[string]bool{}
+	var updates []db.Device
 	for _, d := range devices {
 		now := v.ByMAC(d.MAC)
 		if now == nil {
-			return changed, same, text.NoSuchDevice(d.Name)
+			return nil, nil, text.NoSuchDevice(d.Name)
 		}
 		wanted := image(now)
 		if wanted == now.Image {
 			same = append(same, now.Name)
 			continue
 		}
-		if _, there := c.Images.ByName(wanted); !there {
-			_, name := registry.SplitImageName(wanted)
-			return changed, same, text.NoSuchImage(name)
-		}
-		if err := c.saveImage(wanted); err != nil {
-			return changed, same, err
+		if !recorded[wanted] {
+			if _, there := c.Images.ByName(wanted); !there {
+				_, name := registry.SplitImageName(wanted)
+				return nil, nil, text.NoSuchImage(name)
+			}
+			if err := c.saveImage(wanted); err != nil {
+				return nil, nil, err
+			}
+			recorded[wanted] = true
 		}
 		updated := now.Device
 		updated.Image = wanted
-		if err := c.saveDevices(c, updated); err != nil {
-			return changed, same, err
-		}
+		updates = append(updates, updated)
 		changed = append(changed, now.Name)
 	}
-	return changed, same, nil
+	return changed, same, c.saveDevices(c, updates...)
 }

@@ -49,10 +49,14 @@ const (
 	errNoReply  = Failure("Timed out waiting for reply")
 	errBroken   = Failure("Broken connection")
 	errNonsense = Failure("Node did not respond properly")
+	errNowhere  = Failure("Unknown IP address")
 )
 
 // Request sends one request, as "REBOOT" or "BLINK 1". The error is a Failure.
 func (c Control) Request(ctx context.Context, ip, request string) error {
+	if ip == "" {
+		return errNowhere
+	}
 	conn, err := c.connect(ctx, ip)
 	if err != nil {
 		return err

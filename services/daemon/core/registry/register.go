@@ -88,8 +88,7 @@ func (v *View) Register(s Sighting, hasImage func(model string) bool) (Change, e
 		return Change{Device: d, Changed: true, Lines: []string{announce(d, false)}}, nil
 	}
 	c := Change{Device: old.Device}
-	if c.Device.IP != s.IP && s.IP != "" &&
-		(c.Device.IP == "" || !v.InNetwork(c.Device.IP) && v.InNetwork(s.IP)) {
+	if v.moves(old, s.IP) {
 		c.Device.IP = s.IP
 		c.Changed = true
 	}
@@ -97,6 +96,21 @@ func (v *View) Register(s Sighting, hasImage func(model string) bool) (Change, e
 		v.identified(&c, kind, model)
 	}
 	return c, nil
+}
+
+// moves tells whether a device takes another address. That of a node is where the platform
+// expects it, and never changes. 10.0 also keeps the first address of any other device in
+// walt-net, so that a switch which was given another one is lost.
+func (v *View) moves(d *Device, ip string) bool {
+	switch {
+	case ip == "" || ip == d.IP:
+		return false
+	case d.IP == "":
+		return true
+	case !v.InNetwork(d.IP):
+		return v.InNetwork(ip)
+	}
+	return (d.Type == Switch || d.Type == Unknown) && v.InNetwork(ip) && v.ip[ip] == nil
 }
 
 // Convert makes an unknown device one of a known type.

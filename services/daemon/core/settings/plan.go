@@ -138,8 +138,8 @@ func (r *request) checkCategory(s *setting) error {
 	case nodes:
 		return about("Failed: %s is(are) not a() node(nodes), so it(they) does(do) not support the 'SETTING' setting.\n")
 	case switches:
-		if r.values["type"] == registry.Switch && len(r.without(unknowns)) == 0 {
-			return nil
+		if r.values["type"] == registry.Switch {
+			return nil // "type" itself is refused if they are not all unknown
 		}
 		return about("Failed: %s is(are) not a() switch(switches), so 'SETTING' setting cannot be applied.\n")
 	case unknowns:
