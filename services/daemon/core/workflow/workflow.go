@@ -1,6 +1,7 @@
 // Package workflow runs procedures of several steps, such as a reboot of nodes: plain
 // values, a list of named steps that share an environment (design §6, server-state §5.6).
-// A step may insert others after itself, run some in parallel, or interrupt the whole.
+// A step may insert others after itself, run some in parallel, wait for another workflow,
+// or interrupt the whole.
 //
 // A step must say how to go on; one that does not is an error with its name, and so is one
 // that panics: a procedure never stops in silence, and never takes the daemon with it.
@@ -115,4 +116,41 @@ func Parallel[E any](name string, steps ...Step[E]) Step[E] {
 		}
 		return Next, errors.Join(errs...)
 	}}
+}
+
+// Running is a workflow that was started.
+type Running struct {
+	name string
+	done chan struct{}
+	err  error
+}
+
+// Start is Run in the background.
+func Start[E any](ctx context.Context, name string, env E, steps ...Step[E]) *Running {
+	r := &Running{name: name, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.err = Run(ctx, name, env, steps...)
+	}()
+	return r
+}
+
+// Wait returns the error of the workflow once it has ended, or that of ctx.
+func (r *Running) Wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return r.err
+	default:
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("cannot wait for %s any longer: %w", r.name, ctx.Err())
+	}
+}
+
+// After is a step that ends with another workflow; it fails if that one did.
+func After[E any](name string, other *Running) Step[E] {
+	return Step[E]{Name: name, Do: func(ctx context.Context, _ *Flow[E]) (Outcome, error) { return Next, other.Wait(ctx) }}
 }

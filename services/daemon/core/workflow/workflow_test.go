@@ -96,3 +96,43 @@ func TestErrorsNameTheStep(t *testing.T) {
 		})
 	}
 }
+
+func TestAfterAnotherWorkflow(t *testing.T) {
+	tr := &trace{}
+	release := make(chan bool)
+	slow := Step[*trace]{"slow", func(_ context.Context, f *Flow[*trace]) (Outcome, error) {
+		<-release
+		f.Env.add("slow")
+		return Next, nil
+	}}
+	other := Start(t.Context(), "other", tr, slow)
+	waits := Start(t.Context(), "test", tr, says("first", Next), After[*trace]("wait for the other", other), says("last", Next))
+	close(release)
+	if err := waits.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if i, j := slices.Index(tr.lines, "slow"), slices.Index(tr.lines, "last"); i < 0 || j < i {
+		t.Errorf("steps %q", tr.lines)
+	}
+
+	broken := Start(t.Context(), "broken", tr, says("forgetful", 0))
+	err := Run(t.Context(), "test", tr, After[*trace]("wait for the broken one", broken))
+	if want := `cannot go on with test: step "wait for the broken one": cannot go on with broken: step "forgetful" ended without saying how`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	stuck := Start(ctx, "stuck", tr, Step[*trace]{"never", func(ctx context.Context, _ *Flow[*trace]) (Outcome, error) {
+		<-ctx.Done()
+		return Next, ctx.Err()
+	}})
+	impatient, leave := context.WithCancel(t.Context())
+	leave()
+	if err := stuck.Wait(impatient); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "stuck") {
+		t.Errorf("error %v", err)
+	}
+	cancel()
+	if err := stuck.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
