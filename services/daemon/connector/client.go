@@ -78,6 +78,13 @@ func (c *Client) Peer(ctx context.Context) (*Peer, error) {
 	}
 }
 
+// Present returns the other process if it is there, else nil.
+func (c *Client) Present() *Peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer
+}
+
 // unreachable is the error of a call that found nobody before its context ended.
 type unreachable struct {
 	path       string
@@ -169,6 +176,11 @@ func (c *Client) set(p *Peer) {
 // Listen serves every connection accepted by ln with h until ctx ends; then it
 // closes ln, ends the connections and returns nil.
 func Listen(ctx context.Context, ln net.Listener, h Handler) error {
+	return ListenInline(ctx, ln, h, nil)
+}
+
+// ListenInline is Listen; calls are first offered to inline.
+func ListenInline(ctx context.Context, ln net.Listener, h Handler, inline Inline) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	var peers sync.WaitGroup
@@ -190,7 +202,7 @@ func Listen(ctx context.Context, ln net.Listener, h Handler) error {
 			continue
 		}
 		peers.Go(func() {
-			if err := NewPeer(conn, h).Serve(ctx); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if err := newPeer(conn, h, inline).Serve(ctx); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 				log.Printf("connection on %s: %v", ln.Addr(), err)
 			}
 		})

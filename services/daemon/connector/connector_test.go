@@ -1,7 +1,6 @@
 package connector
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -253,7 +252,9 @@ func TestClientReconnects(t *testing.T) {
 func TestHostilePeer(t *testing.T) {
 	for _, data := range [][]byte{
 		{0xff, 0xff, 0xff, 0xff}, {0, 0, 0, 3, 1, 2, 3}, {0, 0, 0, 0}, []byte("GET / HTTP/1.1\r\n\r\n"),
-		{0, 0, 0, 5, 0x84, 99, 1, 0x60, 0xf6}, // unknown kind
+		{0, 0, 0, 4, kindEnd, 1, 0, 0xf6},                // unknown kind
+		{0, 0, 0, 4, kindCall, 1, 9, 'm'},                // a text longer than the frame
+		bytes.Repeat([]byte{0, 0, 0, 1, kindReply}, 100), // no number
 	} {
 		ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 		if err != nil {
@@ -279,19 +280,27 @@ func TestHostilePeer(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	good, _ := appendFrame(nil, &frame{Kind: kindCall, ID: 7, Method: "m", Body: []byte{0x01}})
+	good, _ := appendFrame(nil, kindCall, 7, "m", Raw{0x01})
 	f.Add(good)
+	f.Add(append(good, good...))
 	f.Add(binary.BigEndian.AppendUint32(nil, MaxFrame))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		fr, err := readFrame(bufio.NewReader(bytes.NewReader(data)))
-		if err != nil {
-			return
+		r := newReader(bytes.NewReader(data))
+		for {
+			got, err := r.next()
+			if err != nil {
+				return
+			}
+			again, err := appendFrame(nil, got.kind, got.id, got.text, Raw(got.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if back, err := newReader(bytes.NewReader(again)).next(); err != nil || back.text != got.text || !bytes.Equal(back.body, got.body) {
+				t.Fatalf("got %+v, %v; want %+v", back, err, got)
+			}
+			var v any
+			_ = Decode(got.body, &v)
 		}
-		if _, err := appendFrame(nil, fr); err != nil {
-			t.Fatal(err)
-		}
-		var v any
-		_ = Decode(fr.Body, &v)
 	})
 }
 

@@ -102,6 +102,12 @@ var (
 // there.
 var early = map[string]bool{"get_time": true, "get_client_install_wheels": true}
 
+// quick are the methods that neither wait nor call the client back, and take next to no
+// time on a platform of at most maxQuick nodes.
+var quick = map[string]bool{"get_time": true, "show_nodes": true}
+
+const maxQuick = 500
+
 // later are the methods of walt 10.0 that this server does not provide.
 var later = map[string][]string{
 	"CSAPI": {

@@ -213,6 +213,22 @@ func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args
 	return result, err
 }
 
+// Quick is that of session.Quick.
+func (d *Daemon) Quick(api, name string) bool {
+	if api != "CSAPI" || !quick[name] {
+		return false
+	}
+	if early[name] {
+		return true
+	}
+	select {
+	case <-d.loaded:
+		return len(d.registry.View().Nodes()) <= maxQuick
+	default:
+		return false
+	}
+}
+
 func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tuple, kwargs *pickle.Dict) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -167,7 +167,7 @@ func TestKillRebootsNoNode(t *testing.T) {
 	defer link.Close()
 	call := func(method string, args pickle.Tuple, kwargs *pickle.Dict) (value any) {
 		dbtest.Wait(t, "server-main", func(ctx context.Context) error {
-			message, err := link.Call(ctx, session.Call{Session: 1, API: "CSAPI", ID: 1, Method: method, Args: args, Kwargs: kwargs})
+			message, err := link.Call(ctx, &session.Call{Session: 1, API: "CSAPI", ID: 1, Method: method, Args: args, Kwargs: kwargs})
 			if err != nil {
 				return err
 			}

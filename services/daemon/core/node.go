@@ -18,7 +18,15 @@ func (c *call) showNodes() (any, error) {
 	if c.flag("names_only") {
 		return strings.Join(nodeNames(c.registry.View(), user, c.flag("show_all")), "\n"), nil
 	}
-	return listNodes(c.registry.View(), user, c.flag("show_all")), nil
+	return c.registry.View().Text(nodeListing{user, c.flag("show_all")}, func(v *registry.View) string {
+		return listNodes(v, user, c.flag("show_all"))
+	}), nil
+}
+
+// nodeListing is the key of the result of show_nodes.
+type nodeListing struct {
+	user    string
+	showAll bool
 }
 
 func (c *call) getNodesIP() (any, error) {

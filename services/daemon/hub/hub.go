@@ -31,11 +31,12 @@ type Config struct {
 
 // Hub serves API sessions.
 type Hub struct {
-	access Access
-	trace  *trackexec.Recorder
-	link   *session.Link
-
-	quota *quota.Quota
+	access  Access
+	trace   *trackexec.Recorder
+	link    *session.Link
+	quota   *quota.Quota
+	memory  memory
+	journal journal
 
 	refusals, exceptions *metrics.Counter
 
@@ -48,6 +49,7 @@ type Hub struct {
 // New returns a hub, which begins to look for server-main.
 func New(c Config) *Hub {
 	h := &Hub{access: c.Access, trace: c.Trace, quota: quota.New(maxConnections, maxPerAddress), sessions: map[uint64]*conn{}}
+	h.memory.limit = maxMemory
 	set := metrics.New("server-hub")
 	h.measure(set)
 	h.link = session.Dial(c.MainSocket, h.callback, set)

@@ -4,44 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/metrics"
-	"github.com/waltos/waltos/services/wire/pickle"
 )
-
-// Methods of the connector, and their arguments.
-const (
-	methodCall     = "session.call"     // callRequest → pickle of ("RESULT", value)
-	methodCallback = "session.callback" // callbackRequest → callbackReply
-	methodEnd      = "session.end"      // notification: number of the session
-)
-
-type callRequest struct {
-	Session uint64
-	API     string
-	Peer    netip.Addr
-	Call    uint64
-	Method  string
-	Args    []byte // pickle of (args, kwargs)
-}
-
-type callbackRequest struct {
-	Session uint64
-	Call    uint64 // the pending call that it belongs to; 0: any
-	Message []byte // pickle of the whole message to the client
-}
-
-type callbackReply struct {
-	Gone  bool   // the client has disconnected
-	Value []byte // pickle of the result
-}
-
-// forwarded are the limits of what one of our processes sends the other. They are
-// wider than those of clients, because writing a value again may make it longer.
-var forwarded = pickle.Limits{Size: connector.MaxFrame, Depth: 100, Values: 1 << 20}
 
 // Link is server-hub's end of the connection to server-main. It is made again when
 // server-main restarts.
@@ -77,29 +44,36 @@ func Dial(socket string, callback Callback, measures *metrics.Set) *Link {
 // Close ends the link, with the calls in flight.
 func (l *Link) Close() { l.client.Close() }
 
-// Call is one call of a client.
-type Call struct {
-	Session uint64
-	API     string
-	Peer    netip.Addr
-	ID      uint64 // unique within the session, not 0
-	Method  string
-	Args    pickle.Tuple
-	Kwargs  *pickle.Dict
+// Pending is a call that server-main serves.
+type Pending struct {
+	main *connector.Peer
+	id   uint64
+}
+
+// Cancel gives up the call, and tells whether its end will not be told any more.
+func (p Pending) Cancel() bool { return p.main == nil || p.main.Cancel(p.id) }
+
+// Start has server-main serve a call, whose end, with the pickle of the message
+// ("RESULT", value), is told to done. It never waits: if server-main is not there, or
+// very busy, it tells so, and the call is one for Call.
+func (l *Link) Start(c *Call, done connector.Completion) (pending Pending, started bool, err error) {
+	main := l.client.Present()
+	if main == nil {
+		return Pending{}, false, nil
+	}
+	id, err := main.Start(methodCall, c, done)
+	if errors.Is(err, connector.ErrNotSent) || errors.Is(err, connector.ErrBusy) {
+		return Pending{}, false, nil
+	}
+	return Pending{main, id}, err == nil, err
 }
 
 // patience is how long a call waits for a server-main that is not there.
 const patience = 20 * time.Second
 
-// Call has server-main serve a call, and returns the pickle of the message
-// ("RESULT", value) to the client. While server-main restarts, calls wait for it, up
-// to 20 seconds.
-func (l *Link) Call(ctx context.Context, c Call) ([]byte, error) {
-	args, err := pickle.Marshal(pickle.Tuple{c.Args, c.Kwargs})
-	if err != nil {
-		return nil, err
-	}
-	request := &callRequest{Session: c.Session, API: c.API, Peer: c.Peer, Call: c.ID, Method: c.Method, Args: args}
+// Call is Start that waits: for server-main, up to 20 seconds while it restarts, and for
+// the end of the call.
+func (l *Link) Call(ctx context.Context, c *Call) ([]byte, error) {
 	reachable, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -107,8 +81,8 @@ func (l *Link) Call(ctx context.Context, c Call) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		var message []byte
-		if err := main.Call(ctx, methodCall, request, &message); !errors.Is(err, connector.ErrNotSent) {
+		var message connector.Raw
+		if err := main.Call(ctx, methodCall, c, &message); !errors.Is(err, connector.ErrNotSent) {
 			return message, err
 		}
 	}

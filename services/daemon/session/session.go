@@ -33,6 +33,13 @@ type Backend interface {
 	Call(ctx context.Context, s *Session, method string, args pickle.Tuple, kwargs *pickle.Dict) (any, error)
 }
 
+// Quick is what a Backend may know besides: which calls are over in less time than a
+// goroutine takes to start. Their context is that of the session.
+type Quick interface {
+	// Quick tells whether a call of that method neither waits nor calls the client back.
+	Quick(api, method string) bool
+}
+
 // Session is one connection of a client.
 type Session struct {
 	ID   uint64     // unique for one life of server-hub
@@ -133,11 +140,13 @@ func (s *Session) end(call uint64) {
 // to ln, until ctx ends.
 func Serve(ctx context.Context, ln net.Listener, b Backend) error {
 	srv := &server{backend: b, hubs: map[*connector.Peer]map[uint64]*Session{}}
-	return connector.Listen(ctx, ln, srv.handle)
+	srv.quick, _ = b.(Quick)
+	return connector.ListenInline(ctx, ln, srv.handle, srv.inline)
 }
 
 type server struct {
 	backend Backend
+	quick   Quick // may be nil
 	mu      sync.Mutex
 	hubs    map[*connector.Peer]map[uint64]*Session
 }
@@ -145,8 +154,8 @@ type server struct {
 func (srv *server) handle(ctx context.Context, hub *connector.Peer, method string, body []byte) (any, error) {
 	switch method {
 	case methodCall:
-		var request callRequest
-		if err := connector.Decode(body, &request); err != nil {
+		request, err := parseCall(body)
+		if err != nil {
 			return nil, err
 		}
 		return srv.call(ctx, hub, &request)
@@ -166,32 +175,66 @@ func (srv *server) handle(ctx context.Context, hub *connector.Peer, method strin
 	return nil, fmt.Errorf("server-main has no method %q", method)
 }
 
-func (srv *server) call(ctx context.Context, hub *connector.Peer, request *callRequest) (any, error) {
-	v, err := pickle.Unmarshal(request.Args, forwarded)
+// inline serves the quick calls.
+func (srv *server) inline(hub *connector.Peer, method string, body, buf []byte) (reply []byte, served bool, err error) {
+	if srv.quick == nil || method != methodCall {
+		return nil, false, nil
+	}
+	request, err := parseCall(body)
+	if err != nil || !srv.quick.Quick(string(request.api), string(request.method)) {
+		return nil, false, nil
+	}
+	args, kwargs, err := request.arguments()
 	if err != nil {
-		return nil, err
+		return nil, true, err
+	}
+	s, err := srv.session(hub.Context(), hub, &request)
+	if err != nil {
+		return nil, true, err
+	}
+	result, err := srv.backend.Call(s.ctx, s, string(request.method), args, kwargs)
+	if err != nil {
+		return nil, true, err
+	}
+	reply, err = pickle.AppendPair(buf, "RESULT", result)
+	return reply, true, err
+}
+
+func (r *callRequest) arguments() (pickle.Tuple, *pickle.Dict, error) {
+	v, err := pickle.Unmarshal(r.args, forwarded)
+	if err != nil {
+		return nil, nil, err
 	}
 	pair, _ := v.(pickle.Tuple)
 	if len(pair) != 2 {
-		return nil, errors.New("server-hub sent no arguments")
+		return nil, nil, errRequest
 	}
 	args, _ := pair[0].(pickle.Tuple)
 	kwargs, _ := pair[1].(*pickle.Dict)
+	return args, kwargs, nil
+}
+
+func (srv *server) call(ctx context.Context, hub *connector.Peer, request *callRequest) (any, error) {
+	args, kwargs, err := request.arguments()
+	if err != nil {
+		return nil, err
+	}
 	s, err := srv.session(ctx, hub, request)
 	if err != nil {
 		return nil, err
 	}
-	s.begin(request.Call)
-	defer s.end(request.Call)
-	result, err := srv.backend.Call(context.WithValue(ctx, callKey{}, request.Call), s, request.Method, args, kwargs)
+	s.begin(request.id)
+	defer s.end(request.id)
+	method := string(request.method)
+	result, err := srv.backend.Call(context.WithValue(ctx, callKey{}, request.id), s, method, args, kwargs)
 	if err != nil {
 		return nil, err
 	}
-	message, err := pickle.Marshal(pickle.Tuple{"RESULT", result})
+	message, err := pickle.AppendPair(nil, "RESULT", result)
 	if err != nil {
-		return nil, fmt.Errorf("cannot send the result of %s: %w", request.Method, err)
+		return nil, fmt.Errorf("cannot send the result of %s: %w", method, err)
 	}
-	return message, nil
+	return connector.Raw(message), nil
 }
 
 // session returns the session of a call, which may be its first.
@@ -208,9 +251,9 @@ func (srv *server) session(ctx context.Context, hub *connector.Peer, request *ca
 		srv.hubs[hub] = sessions
 		context.AfterFunc(hub.Context(), func() { srv.forget(hub) })
 	}
-	s := sessions[request.Session]
+	s := sessions[request.session]
 	if s == nil {
-		s = &Session{ID: request.Session, API: request.API, Peer: request.Peer, hub: hub}
+		s = &Session{ID: request.session, API: string(request.api), Peer: request.address(), hub: hub}
 		s.ctx, s.cancel = context.WithCancel(hub.Context())
 		sessions[s.ID] = s
 	}

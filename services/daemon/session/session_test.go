@@ -95,21 +95,21 @@ func TestCallAndCallback(t *testing.T) {
 	})
 	call := Call{Session: 5, API: "CSAPI", Peer: netip.MustParseAddr("192.0.2.1"), ID: 9, Method: "greet", Args: pickle.Tuple{"x"}, Kwargs: pickle.NewDict("greeting", "hello")}
 	for count := range 2 {
-		message, err := l.Call(t.Context(), call)
+		message, err := l.Call(t.Context(), &call)
 		if got, want := fmt.Sprint(result(t, message, err)), fmt.Sprintf("[hello alice x CSAPI 192.0.2.1 %d]", count); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 	for method, want := range map[string]string{"unsendable": "no Python form", "evil": "not a plain path", "none": "unknown method none"} {
 		call.Method = method
-		_, err := l.Call(t.Context(), call)
+		_, err := l.Call(t.Context(), &call)
 		var remote *connector.Error
 		if !errors.As(err, &remote) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", method, err)
 		}
 	}
 	call.Session, call.API, call.Method = 6, "NSAPI", "greet"
-	if _, err := l.Call(t.Context(), call); err == nil || !strings.Contains(err.Error(), "only users") {
+	if _, err := l.Call(t.Context(), &call); err == nil || !strings.Contains(err.Error(), "only users") {
 		t.Errorf("callback to a node: %v", err)
 	}
 }
@@ -132,7 +132,7 @@ func TestEndOfSession(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error)
 	go func() {
-		_, err := l.Call(ctx, Call{Session: 1, API: "CSAPI", ID: 1, Method: "wait"})
+		_, err := l.Call(ctx, &Call{Session: 1, API: "CSAPI", ID: 1, Method: "wait"})
 		over <- err
 	}()
 	s := <-sessions
@@ -147,7 +147,7 @@ func TestEndOfSession(t *testing.T) {
 	l.End(1)
 	<-s.Context().Done()
 	// The hub goes away.
-	if _, err := l.Call(t.Context(), Call{Session: 1, API: "CSAPI", ID: 1, Method: "now"}); err != nil {
+	if _, err := l.Call(t.Context(), &Call{Session: 1, API: "CSAPI", ID: 1, Method: "now"}); err != nil {
 		t.Fatal(err)
 	}
 	again := <-sessions
@@ -171,7 +171,7 @@ func TestMainDies(t *testing.T) {
 	l := dial(t, path, nil)
 	over := make(chan error)
 	go func() {
-		_, err := l.Call(t.Context(), Call{Session: 1, ID: 1, Method: "wait"})
+		_, err := l.Call(t.Context(), &Call{Session: 1, ID: 1, Method: "wait"})
 		over <- err
 	}()
 	<-started
@@ -188,7 +188,7 @@ func BenchmarkCall(b *testing.B) {
 	l := dial(b, path, nil)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := l.Call(context.Background(), Call{Session: 1, API: "NSAPI", ID: 1, Method: "get_time", Kwargs: &pickle.Dict{}}); err != nil {
+			if _, err := l.Call(context.Background(), &Call{Session: 1, API: "NSAPI", ID: 1, Method: "get_time", Kwargs: &pickle.Dict{}}); err != nil {
 				b.Fatal(err)
 			}
 		}

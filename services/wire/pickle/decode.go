@@ -1,7 +1,7 @@
 package pickle
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +17,11 @@ type Limits struct {
 	Size   int64 // bytes of the message, and of its value written out without sharing; default 4 MiB
 	Depth  int   // containers within containers; default 64
 	Values int   // values, with those of the containers; default 262144
+
+	// Grow, if not nil, is told about how many more bytes of memory a message takes,
+	// before they are taken and but for the first few thousand. Its error ends the
+	// decoding.
+	Grow func(n int) error
 
 	// Datetime also admits datetime.datetime without time zone, which servers send
 	// and clients never do.
@@ -40,43 +45,57 @@ func (l Limits) orDefault() Limits {
 // legitimate one is a key of 2048 bits.
 const maxIntBytes = 4096
 
-// Reader is the source of a Decoder: a *bufio.Reader, a *bytes.Reader ...
-type Reader interface {
-	io.Reader
-	io.ByteReader
-}
-
-// Decoder reads the pickles of a stream.
+// Decoder reads the pickles of a stream, or those given to Unmarshal.
 type Decoder struct {
-	r      Reader
+	r      *bufio.Reader // nil: of Unmarshal only
 	limits Limits
 
-	left   int64 // of limits.Size
+	window []byte // what of r has come already
+	at     int    // position in it
+	left   int64  // of limits.Size
 	pushed int
 	stack  []any
 	marks  []int
 	memo   []any
 	buf    [8]byte
+	words  map[string]any // seen, so that the usual ones are not allocated again
 }
+
+// Bounds of Decoder.words.
+const (
+	maxWords    = 64
+	longestWord = 32
+)
 
 // NewDecoder returns a decoder of the pickles that follow each other on r. It
 // takes from r the bytes of a pickle and not one more.
-func NewDecoder(r Reader, limits Limits) *Decoder {
-	return &Decoder{r: r, limits: limits.orDefault()}
+func NewDecoder(r *bufio.Reader, limits Limits) *Decoder {
+	return &Decoder{r: r, limits: limits.orDefault(), words: map[string]any{}}
 }
+
+// NewUnmarshaler returns a decoder of pickles in memory: of its Unmarshal only.
+func NewUnmarshaler(limits Limits) *Decoder { return NewDecoder(nil, limits) }
 
 // Unmarshal decodes data, which must be exactly one pickle.
 func Unmarshal(data []byte, limits Limits) (any, error) {
-	r := bytes.NewReader(data)
-	v, err := NewDecoder(r, limits).Decode()
+	d := Decoder{limits: limits.orDefault()}
+	return d.Unmarshal(data)
+}
+
+// Unmarshal decodes data, which must be exactly one pickle.
+func (d *Decoder) Unmarshal(data []byte) (any, error) {
+	r := d.r
+	defer func() { d.r, d.window, d.at = r, nil, 0 }()
+	d.r, d.window, d.at = nil, data, 0
+	v, err := d.decode()
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return nil, err
 	}
-	if r.Len() > 0 {
-		return nil, fmt.Errorf("cannot decode pickle: %d bytes follow it", r.Len())
+	if rest := len(data) - d.at; rest > 0 {
+		return nil, fmt.Errorf("cannot decode pickle: %d bytes follow it", rest)
 	}
 	return v, nil
 }
@@ -90,19 +109,31 @@ var (
 	datetime   = global{"datetime", "datetime"}
 )
 
+// Length is that of the latest message.
+func (d *Decoder) Length() int { return int(d.limits.Size - d.left) }
+
 // Decode returns the value of the next pickle. The error is io.EOF, unwrapped, when
 // the stream ends before its first byte.
 func (d *Decoder) Decode() (any, error) {
+	defer d.consume()
+	return d.decode()
+}
+
+func (d *Decoder) decode() (any, error) {
 	d.left = d.limits.Size
 	d.pushed = 0
 	defer func() { // keep no reference to the message, nor the memory of a large one
 		d.stack, d.marks, d.memo = reuse(d.stack), d.marks[:0], reuse(d.memo)
 	}()
-	first, err := d.r.ReadByte()
+	if d.at == len(d.window) {
+		if err := d.refill(); err != nil {
+			return nil, err
+		}
+	}
+	first, err := d.byte()
 	if err != nil {
 		return nil, err
 	}
-	d.left--
 	if first != opProto {
 		return nil, fmt.Errorf("cannot decode pickle: it begins with byte %#02x instead of a protocol number", first)
 	}
@@ -231,18 +262,15 @@ func (d *Decoder) step(op byte) error {
 		if err != nil {
 			return err
 		}
-		if !validText(data) {
-			return errors.New("a str is not UTF-8")
-		}
-		return d.push(string(data))
+		return d.pushText(data)
 	case opShortBytes, opBinBytes, opBinBytes8:
 		data, err := d.sized(op, opShortBytes, opBinBytes)
 		if err != nil {
 			return err
 		}
-		return d.push(data)
+		return d.push(append([]byte{}, data...))
 	case opEmptyTuple:
-		return d.push(Tuple{})
+		return d.push(emptyTuple)
 	case opTuple1, opTuple2, opTuple3:
 		return d.shortTuple(int(op-opTuple1) + 1)
 	case opTuple:
@@ -267,6 +295,24 @@ func (d *Decoder) step(op byte) error {
 		return d.reduce()
 	}
 	return fmt.Errorf("opcode %#02x is not accepted", op)
+}
+
+// emptyTuple is made once: most calls have one.
+var emptyTuple any = Tuple{}
+
+// pushText pushes a str.
+func (d *Decoder) pushText(data []byte) error {
+	if word, known := d.words[string(data)]; known {
+		return d.push(word)
+	}
+	if !validText(data) {
+		return errors.New("a str is not UTF-8")
+	}
+	var word any = string(data)
+	if d.words != nil && len(data) <= longestWord && len(d.words) < maxWords {
+		d.words[word.(string)] = word
+	}
+	return d.push(word)
 }
 
 func (d *Decoder) number(op byte) error {
@@ -537,7 +583,23 @@ func (d *Decoder) count(n int) error {
 	if d.pushed > 4*d.limits.Values {
 		return errMany
 	}
+	if d.pushed%grain == 0 {
+		return d.grow(grain * valueSize)
+	}
 	return nil
+}
+
+const (
+	grain     = 64 // values between two looks at memory
+	valueSize = 64 // about what one takes
+)
+
+// grow tells Grow that the message takes so many more bytes.
+func (d *Decoder) grow(n int) error {
+	if d.limits.Grow == nil {
+		return nil
+	}
+	return d.limits.Grow(n)
 }
 
 func (d *Decoder) push(v any) error {
@@ -594,14 +656,36 @@ func (d *Decoder) popMark() ([]any, error) {
 
 // --- input
 
+// consume takes from the stream what was decoded.
+func (d *Decoder) consume() {
+	d.r.Discard(d.at)
+	d.window, d.at = nil, 0
+}
+
+// refill waits for more of the stream, all of the window having been decoded.
+func (d *Decoder) refill() error {
+	if d.r == nil {
+		return io.EOF
+	}
+	d.consume()
+	if _, err := d.r.Peek(1); err != nil {
+		return err
+	}
+	d.window, _ = d.r.Peek(d.r.Buffered())
+	return nil
+}
+
 func (d *Decoder) byte() (byte, error) {
 	if d.left < 1 {
 		return 0, fmt.Errorf("cannot decode pickle: it is longer than %d bytes", d.limits.Size)
 	}
-	b, err := d.r.ReadByte()
-	if err != nil {
-		return 0, fmt.Errorf("cannot decode pickle: %w", unexpected(err))
+	if d.at == len(d.window) {
+		if err := d.refill(); err != nil {
+			return 0, fmt.Errorf("cannot decode pickle: %w", unexpected(err))
+		}
 	}
+	b := d.window[d.at]
+	d.at++
 	d.left--
 	return b, nil
 }
@@ -611,11 +695,26 @@ func (d *Decoder) fixed(n int) ([]byte, error) {
 	if int64(n) > d.left {
 		return nil, errSize
 	}
-	if _, err := io.ReadFull(d.r, d.buf[:n]); err != nil {
-		return nil, unexpected(err)
-	}
 	d.left -= int64(n)
-	return d.buf[:n], nil
+	if len(d.window)-d.at >= n {
+		d.at += n
+		return d.window[d.at-n : d.at], nil
+	}
+	return d.buf[:n], d.read(d.buf[:n])
+}
+
+// read fills data, that the window may not hold.
+func (d *Decoder) read(data []byte) error {
+	for {
+		n := copy(data, d.window[d.at:])
+		d.at += n
+		if data = data[n:]; len(data) == 0 {
+			return nil
+		}
+		if err := d.refill(); err != nil {
+			return unexpected(err)
+		}
+	}
 }
 
 // length reads a length of the given width; one beyond the size limit is refused
@@ -650,23 +749,29 @@ func (d *Decoder) sized(op, short, medium byte) ([]byte, error) {
 	return d.bytes(n)
 }
 
-// bytes reads n bytes. Memory grows with what has really come, not with what a
-// length pretends.
+// bytes reads n bytes, valid until the next read. Memory grows with what has really
+// come, not with what a length pretends.
 func (d *Decoder) bytes(n int) ([]byte, error) {
 	d.left -= int64(n)
+	if len(d.window)-d.at >= n {
+		d.at += n
+		return d.window[d.at-n : d.at], nil
+	}
 	const step = 64 << 10
-	data := make([]byte, min(n, step))
-	for have := 0; ; {
-		if _, err := io.ReadFull(d.r, data[have:]); err != nil {
-			return nil, unexpected(err)
+	var data []byte
+	for {
+		have := len(data)
+		grown := min(n, max(step, 2*have))
+		if err := d.grow(grown - have); err != nil {
+			return nil, err
 		}
-		have = len(data)
-		if have == n {
+		data = append(make([]byte, 0, grown), data...)[:grown]
+		if err := d.read(data[have:]); err != nil {
+			return nil, err
+		}
+		if grown == n {
 			return data, nil
 		}
-		grown := make([]byte, min(n, 2*have))
-		copy(grown, data)
-		data = grown
 	}
 }
 

@@ -25,21 +25,44 @@ func Marshal(v any) ([]byte, error) { return Append(nil, v) }
 
 // Append appends the pickle of a value to a buffer.
 func Append(buf []byte, v any) ([]byte, error) {
-	const head = 2 + 9
 	start := len(buf)
-	buf = append(buf, opProto, 4, opFrame, 0, 0, 0, 0, 0, 0, 0, 0)
-	e := encoder{buf}
+	e := encoder{appendHead(buf)}
 	if err := e.value(v, 0); err != nil {
 		return nil, err
 	}
-	buf = append(e.buf, opStop)
-	body := len(buf) - start - head
+	return e.end(start), nil
+}
+
+// AppendPair appends the pickle of the tuple (a, b), which most messages are.
+func AppendPair(buf []byte, a, b any) ([]byte, error) {
+	start := len(buf)
+	e := encoder{appendHead(buf)}
+	for _, v := range [...]any{a, b} {
+		if err := e.value(v, 1); err != nil {
+			return nil, err
+		}
+	}
+	e.buf = append(e.buf, opTuple2)
+	return e.end(start), nil
+}
+
+// headSize is the length of the protocol number and of the head of the frame.
+const headSize = 2 + 9
+
+func appendHead(buf []byte) []byte {
+	return append(buf, opProto, 4, opFrame, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// end completes the pickle that began at start.
+func (e *encoder) end(start int) []byte {
+	buf := append(e.buf, opStop)
+	body := len(buf) - start - headSize
 	if body < 4 { // as Python does
-		copy(buf[start+2:], buf[start+head:])
-		return buf[:len(buf)-9], nil
+		copy(buf[start+2:], buf[start+headSize:])
+		return buf[:len(buf)-9]
 	}
 	binary.LittleEndian.PutUint64(buf[start+3:], uint64(body))
-	return buf, nil
+	return buf
 }
 
 type encoder struct{ buf []byte }
@@ -107,7 +130,11 @@ func (e *encoder) value(v any, depth int) error {
 	case *Set:
 		return e.items(opEmptySet, opAddItems, v.Items, depth)
 	case *Dict:
-		e.buf = append(e.buf, opEmptyDict, opMark)
+		e.buf = append(e.buf, opEmptyDict)
+		if v.Len() == 0 {
+			return nil
+		}
+		e.buf = append(e.buf, opMark)
 		for _, entry := range v.Entries() {
 			if err := e.value(entry.Key, depth+1); err != nil {
 				return err

@@ -144,7 +144,7 @@ func TestSmallEncodings(t *testing.T) {
 }
 
 func TestReadsNoFurtherThanStop(t *testing.T) {
-	r := bytes.NewReader(append(unhex(t, captured[0].hex), "raw data"...))
+	r := bufio.NewReader(bytes.NewReader(append(unhex(t, captured[0].hex), "raw data"...)))
 	if _, err := NewDecoder(r, Limits{}).Decode(); err != nil {
 		t.Fatal(err)
 	}
@@ -359,8 +359,17 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x80\x04]\x94h\x00a."))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v, err := Unmarshal(data, Limits{Size: 1 << 16, Datetime: true})
+		// Cut anywhere by the network, it is the same.
+		pieces := bufio.NewReader(iotest.OneByteReader(bytes.NewReader(data)))
+		piecewise, pieceErr := NewDecoder(pieces, Limits{Size: 1 << 16, Datetime: true}).Decode()
+		if rest, _ := io.ReadAll(pieces); len(rest) == 0 && (err == nil) != (pieceErr == nil) {
+			t.Fatalf("at once: %v, byte by byte: %v", err, pieceErr)
+		}
 		if err != nil {
 			return
+		}
+		if d := cmp.Diff(v, piecewise, equal); d != "" {
+			t.Fatal(d)
 		}
 		again, err := Marshal(v)
 		if err != nil {
@@ -380,10 +389,12 @@ func FuzzDecode(f *testing.F) {
 func BenchmarkDecodeCall(b *testing.B) {
 	data := unhex(b, captured[0].hex)
 	b.ReportAllocs()
-	r := bytes.NewReader(data)
+	in := bytes.NewReader(data)
+	r := bufio.NewReader(in)
 	d := NewDecoder(r, Limits{})
 	for b.Loop() {
-		r.Reset(data)
+		in.Reset(data)
+		r.Reset(in)
 		if _, err := d.Decode(); err != nil {
 			b.Fatal(err)
 		}

@@ -51,11 +51,7 @@ type Message struct {
 func (m Message) tuple() pickle.Tuple {
 	switch m.Kind {
 	case APICall:
-		args, kwargs := m.Args, m.Kwargs
-		if kwargs == nil {
-			kwargs = &pickle.Dict{}
-		}
-		return pickle.Tuple{string(m.Kind), m.Name, args, kwargs}
+		return pickle.Tuple{string(m.Kind), m.Name, m.Args, m.Kwargs}
 	case Result:
 		return pickle.Tuple{string(m.Kind), m.Value}
 	case SetMode, Exception:
@@ -121,6 +117,8 @@ type Codec struct {
 	maxLine int
 	reading Mode
 	pickles *pickle.Decoder
+	length  int
+	out     []byte
 }
 
 // maxLine bounds messages in mode Lines. Official clients only send SET_MODE in it,
@@ -160,11 +158,13 @@ func (c *Codec) Read() (Message, error) {
 		if v, err = c.pickles.Decode(); err != nil {
 			return Message{}, err
 		}
+		c.length = c.pickles.Length()
 	} else {
 		line, err := ReadLine(c.r, c.maxLine)
 		if err != nil {
 			return Message{}, err
 		}
+		c.length = len(line)
 		if v, err = literal.Parse(line); err != nil {
 			return Message{}, err
 		}
@@ -176,18 +176,26 @@ func (c *Codec) Read() (Message, error) {
 	return m, nil
 }
 
-// Encode returns the bytes of a message.
-func Encode(mode Mode, m Message) ([]byte, error) { return encode(mode, m.tuple()) }
+// Length is that of the message read latest.
+func (c *Codec) Length() int { return c.length }
 
-func encode(mode Mode, v any) ([]byte, error) {
+// Append appends the bytes of a message to a buffer.
+func Append(buf []byte, mode Mode, m Message) ([]byte, error) {
+	if mode == Pickle && m.Kind == Result {
+		return pickle.AppendPair(buf, string(Result), m.Value)
+	}
+	return appendValue(buf, mode, m.tuple())
+}
+
+func appendValue(buf []byte, mode Mode, v any) ([]byte, error) {
 	if mode == Pickle {
-		return pickle.Marshal(v)
+		return pickle.Append(buf, v)
 	}
 	text, err := literal.Format(v)
 	if err != nil {
 		return nil, err
 	}
-	return append([]byte(text), '\n'), nil
+	return append(append(buf, text...), '\n'), nil
 }
 
 // Transcode returns, as a message of the given mode, what was encoded in mode Pickle
@@ -200,14 +208,20 @@ func Transcode(mode Mode, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encode(mode, v)
+	return appendValue(nil, mode, v)
 }
+
+// maxOut is how large a buffer for writing is kept.
+const maxOut = 64 << 10
 
 // Write writes a message.
 func (c *Codec) Write(mode Mode, m Message) error {
-	data, err := Encode(mode, m)
+	data, err := Append(c.out[:0], mode, m)
 	if err != nil {
 		return err
+	}
+	if cap(data) <= maxOut {
+		c.out = data
 	}
 	_, err = c.w.Write(data)
 	return err

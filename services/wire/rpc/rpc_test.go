@@ -99,7 +99,7 @@ func TestMessages(t *testing.T) {
 		if err := NewCodec(nil, &out, pickle.Limits{}).Write(Lines, test.m); err != nil || out.String() != test.line {
 			t.Errorf("got %q, %v; want %q", out.String(), err, test.line)
 		}
-		data, err := Encode(Pickle, test.m)
+		data, err := Append(nil, Pickle, test.m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestOneLine(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	for _, test := range messages {
-		data, _ := Encode(Pickle, test.m)
+		data, _ := Append(nil, Pickle, test.m)
 		f.Add([]byte(test.line), false)
 		f.Add(data, true)
 	}
@@ -167,10 +167,10 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if _, err := Encode(Pickle, m); err != nil {
+			if _, err := Append(nil, Pickle, m); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Encode(Lines, m); err != nil {
+			if _, err := Append(nil, Lines, m); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -22,6 +22,8 @@ type View struct {
 	mac    map[string]*Device
 	name   map[string]*Device
 	ip     map[string]*Device
+
+	texts memo
 }
 
 func newView(network netip.Prefix, devices map[string]*Device) *View {
