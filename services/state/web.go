@@ -5,6 +5,9 @@ package state
 const (
 	MethodImages = "images" // ImagesRequest; answer: []Image
 	MethodLogs   = "logs"   // LogsRequest; answer: []LogRecord, in time order
+
+	MethodMetrics = "metrics" // no argument; answer: []metrics.Family of the daemon
+	MethodReady   = "ready"   // no argument; answer: []NotReady
 )
 
 // ImagesRequest asks for all images.
@@ -27,6 +30,12 @@ type LogsRequest struct {
 	From, To float64 // seconds since 1970
 	Issuer   string  // device name; "": all
 	Stream   string  // regular expression for the whole name; "": all
+}
+
+// NotReady is a part of the daemon that keeps it from serving calls, and why.
+type NotReady struct {
+	Part   string `json:"part"`
+	Reason string `json:"reason"`
 }
 
 // LogRecord is one log line.

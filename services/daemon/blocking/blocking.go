@@ -15,6 +15,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -39,7 +40,8 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, trace.Handler(trackexec.Task, NewService(snmp.NewClient(), *cacheFile).Handle))
+	handler := trace.Handler(trackexec.Task, NewService(snmp.NewClient(), *cacheFile).Handle)
+	return connector.Listen(ctx, ln, metrics.Handler(metrics.New("server-blocking"), handler))
 }
 
 // Service is what server-blocking does.

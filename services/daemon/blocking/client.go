@@ -8,6 +8,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // Socket is where server-blocking listens on an appliance.
@@ -56,6 +57,14 @@ type Client struct{ link *connector.Client }
 // Dial returns a client of the server-blocking that listens on a unix socket, which need
 // not be there yet.
 func Dial(socket string) *Client { return &Client{connector.Dial(socket, nil)} }
+
+// Measures asks server-blocking for what it counts.
+func (c *Client) Measures(ctx context.Context) ([]metrics.Family, error) {
+	return metrics.Ask(ctx, c.link)
+}
+
+// OnConnect has f called at each new connection to server-blocking.
+func (c *Client) OnConnect(f func()) { c.link.OnConnect(func(*connector.Peer) { f() }) }
 
 // Close ends the connection; calls in flight fail.
 func (c *Client) Close() { c.link.Close() }

@@ -20,6 +20,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waltos/waltos/hcl"
@@ -106,6 +107,7 @@ type Config struct {
 	PortLabels func(ctx context.Context, sw db.Device) (map[string]int, error)
 	SSH        remote.SSH
 	SQL        psql.Prompt
+	Peers      Peers
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
 }
@@ -133,6 +135,9 @@ type Daemon struct {
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 
+	measures *measures
+	hub      atomic.Pointer[connector.Peer] // server-hub, nil before it has connected
+
 	cycling sync.RWMutex // held for reading while ports are off for a reboot
 	writing sync.Mutex   // held to change devices or images: the database, then the registry
 	tables  tables
@@ -154,6 +159,7 @@ func New(config Config) *Daemon {
 	}
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
+	d.measures = d.newMeasures()
 	d.monitor = nodes.NewMonitor(d.bootExpired)
 	d.idle = nodes.NewIdle(powersaveAfter, d.sleep)
 	d.mounts = newWorker("prepare mounts", d.reconcile, 0)
@@ -230,11 +236,13 @@ func (d *Daemon) Quick(api, name string) bool {
 }
 
 func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tuple, kwargs *pickle.Dict) (result any, err error) {
+	began := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			d.Print("internal error in %s: %v\n%s", name, p, debug.Stack())
 			err = fmt.Errorf("internal error in %s", name)
 		}
+		d.measures.served(c.method, began, err)
 	}()
 	c.method = apis[c.api][name]
 	if c.method == nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/images"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/services/state"
 )
@@ -137,7 +138,13 @@ func open(ctx context.Context, o options) (*process, error) {
 		PoE:     SwitchPoE{p.blocking},
 		SSH:     remote.Default(),
 		SQL:     o.prompt(site),
-		Print:   func(format string, args ...any) { printTo(p.logs, format, args...) },
+		Peers: Peers{
+			Database: p.client.Ping,
+			Measures: map[string]func(context.Context) ([]metrics.Family, error){
+				"server-db": p.client.Measures, "server-blocking": p.blocking.Measures,
+			},
+		},
+		Print: func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}
 	if o.images {
 		if p.images, err = openImages(site, config.ServerMAC); err != nil {
@@ -146,8 +153,26 @@ func open(ctx context.Context, o options) (*process, error) {
 		config.Images = p.images
 	}
 	p.daemon = New(config)
+	p.measure(p.daemon.measures.set)
 	p.state = state.NewServer(p.daemon, p.daemon.webMethods())
 	return p, nil
+}
+
+// measure counts what the daemon itself does not know of.
+func (p *process) measure(set *metrics.Set) {
+	connected := set.CountersBy("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "to")
+	p.blocking.OnConnect(func() { connected.With("server-blocking").Add(1) })
+	p.client.OnConnect(func() { connected.With("server-db").Add(1) })
+	set.Func(func() []metrics.Family {
+		s := p.logs.Stats()
+		return []metrics.Family{
+			metrics.Total("walt_log_lines_stored_total", "Log lines that the database has committed.", metrics.Value(float64(s.Stored))),
+			metrics.Total("walt_log_lines_lost_total", "Log lines that could not be stored.", metrics.Value(float64(s.Lost))),
+			metrics.Gauge("walt_log_lines_queued", "Log lines that wait for the database.", metrics.Value(float64(s.Queued))),
+			metrics.Gauge("walt_log_queue_bytes", "Size of the log lines that wait for the database.", metrics.Value(float64(s.QueuedBytes))),
+			metrics.Gauge("walt_log_watchers", "Clients that follow log lines as they come.", metrics.Value(float64(s.Watchers))),
+		}
+	})
 }
 
 func openImages(site *hcl.Site, serverMAC string) (*images.Manager, error) {

@@ -127,6 +127,7 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		defer stop()
 	}
+	defer d.measures.opened(id)()
 	var span *trackexec.Span
 	s.Context, span = trackexec.Begin(ctx, trackexec.Stream, id.String())
 	span.Note(peer.String(), -1)

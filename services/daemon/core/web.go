@@ -14,7 +14,7 @@ const maxWebLogs = 8 << 20
 
 // webMethods are what the web API needs besides the published state.
 func (d *Daemon) webMethods() map[string]state.Method {
-	return map[string]state.Method{state.MethodImages: d.webImages, state.MethodLogs: d.webLogs}
+	return map[string]state.Method{state.MethodImages: d.webImages, state.MethodLogs: d.webLogs, state.MethodMetrics: d.webMetrics, state.MethodReady: d.webReady}
 }
 
 func (d *Daemon) webImages(ctx context.Context, decode func(any) error) (any, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // Socket is where server-db listens on an appliance.
@@ -30,6 +31,14 @@ func (c *Client) Close() { c.link.Close() }
 func (c *Client) Ping(ctx context.Context) error {
 	return c.link.Call(ctx, "ping", nil, nil)
 }
+
+// Measures asks server-db for what it counts.
+func (c *Client) Measures(ctx context.Context) ([]metrics.Family, error) {
+	return metrics.Ask(ctx, c.link.Client)
+}
+
+// OnConnect has f called at each new connection to server-db.
+func (c *Client) OnConnect(f func()) { c.link.OnConnect(func(*connector.Peer) { f() }) }
 
 // LoadAll reads the whole registry in one snapshot.
 func (c *Client) LoadAll(ctx context.Context) (Everything, error) {

@@ -101,5 +101,5 @@ func serve(ctx context.Context, ln net.Listener, dsn string, trace *trackexec.Re
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, trace.Handler(trackexec.Request, s.handle))
+	return connector.Listen(ctx, ln, s.measured(trace.Handler(trackexec.Request, s.handle)))
 }

@@ -36,8 +36,12 @@ func Dial(socket string, callback Callback, measures *metrics.Set) *Link {
 		}
 		return &callbackReply{Value: value}, err
 	}))
-	// Nothing is lost if it does not arrive: then the connection is lost too.
-	client.OnConnect(func(main *connector.Peer) { _ = main.Notify(methodHello, nil) })
+	connected := measures.Counter("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "to", "server-main")
+	client.OnConnect(func(main *connector.Peer) {
+		connected.Add(1)
+		// Nothing is lost if it does not arrive: then the connection is lost too.
+		_ = main.Notify(methodHello, nil)
+	})
 	return &Link{client}
 }
 

@@ -56,6 +56,20 @@ func (b *BootStatus) Booted(ip string) bool {
 	return n != nil && n.booted
 }
 
+// Count returns how many connections are of booted nodes, and of others.
+func (b *BootStatus) Count() (booted, pending int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.latest {
+		if n.booted {
+			booted++
+		} else {
+			pending++
+		}
+	}
+	return booted, pending
+}
+
 // Serve answers a notification whose request line has been read, and follows it to its
 // end. If ctx ends, the connection is left to the supervisor and the node stays booted.
 // r holds what was received after the request line.
