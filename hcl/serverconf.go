@@ -272,7 +272,7 @@ func networkPurpose(name string) string {
 	switch name {
 	case WaltNet:
 		return "platform network"
-	case "walt-adm":
+	case WaltAdm:
 		return "switches admin network"
 	default:
 		return "unmanaged network"

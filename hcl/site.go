@@ -103,6 +103,9 @@ type VPN struct {
 // WaltNet is the name of the platform network and of its bridge.
 const WaltNet = "walt-net"
 
+// WaltAdm is the name of the network where switches are administered.
+const WaltAdm = "walt-adm"
+
 var (
 	registryAPIs      = []string{"docker-hub", "docker-registry-v2", "jfrog-artifactory"}
 	registryProtocols = []string{"https", "http", "https-no-verify"}
@@ -202,6 +205,18 @@ func (s *Site) Server() netip.Prefix {
 		panic("internal error: a Site was not checked: " + err.Error())
 	}
 	return prefix
+}
+
+// Subnets returns those of the networks where devices of the platform are: walt-net, and
+// walt-adm if its address is written here.
+func (s *Site) Subnets() []netip.Prefix {
+	subnets := []netip.Prefix{s.Server().Masked()}
+	if adm := s.Network(WaltAdm); adm != nil {
+		if prefix, err := netip.ParsePrefix(adm.IP); err == nil {
+			subnets = append(subnets, prefix.Masked())
+		}
+	}
+	return subnets
 }
 
 func (s *Site) check(d *document) {

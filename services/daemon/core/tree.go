@@ -3,6 +3,8 @@ package core
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +17,7 @@ import (
 
 // deviceTree shows how devices are connected (client-api §2.10.4).
 func (c *call) deviceTree() (any, error) {
-	t := &tree{view: c.registry.View(), all: c.flag("show_all"), seen: map[string]bool{}}
+	t := &tree{view: c.registry.View(), all: c.flag("show_all"), seen: map[string]bool{}, networks: c.Site.Subnets()}
 	t.load(&c.tables)
 	root := t.root()
 	if root == nil {
@@ -54,7 +56,8 @@ type tree struct {
 	age    time.Duration             // of the last scan; 0: none since the start
 	text   strings.Builder
 
-	unconfirmed bool // something is in parentheses
+	networks  []netip.Prefix  // where the root may be
+	confirmed map[string]bool // what the last scan has seen, by MAC; the others have links too
 }
 
 func (t *tree) load(from *tables) {
@@ -65,6 +68,12 @@ func (t *tree) load(from *tables) {
 		t.age = max(time.Since(from.scanned), time.Second)
 	}
 	t.ports = map[string]map[int]string{}
+	t.confirmed = map[string]bool{}
+	for _, l := range t.links {
+		for _, mac := range []string{l.MAC1, l.MAC2} {
+			t.confirmed[mac] = t.confirmed[mac] || l.Confirmed
+		}
+	}
 	for _, p := range from.ports {
 		if t.ports[p.MAC] == nil {
 			t.ports[p.MAC] = map[int]string{}
@@ -73,13 +82,33 @@ func (t *tree) load(from *tables) {
 	}
 }
 
-// root is the switch next to the server.
+// root is the switch next to the server, on a network of WalT: one that the last scan has
+// seen there, if any.
 func (t *tree) root() *registry.Device {
+	var found *registry.Device
+	for _, n := range t.neighbors() {
+		if n.device.Type == registry.Switch && (found == nil || n.confirmed) {
+			found = n.device
+			if n.confirmed {
+				break
+			}
+		}
+	}
+	return found
+}
+
+// neighbor is a device next to the server.
+type neighbor struct {
+	device    *registry.Device
+	confirmed bool
+}
+
+// neighbors are those of the server that a network of WalT has.
+func (t *tree) neighbors() (list []neighbor) {
 	server := t.view.Server()
 	if server == nil {
 		return nil
 	}
-	var found *registry.Device
 	for _, l := range t.links {
 		other := ""
 		switch server.MAC {
@@ -88,19 +117,24 @@ func (t *tree) root() *registry.Device {
 		case l.MAC2:
 			other = l.MAC1
 		}
-		if d := t.view.ByMAC(other); d != nil && d.Type == registry.Switch && (found == nil || l.Confirmed) {
-			found = d
+		if d := t.view.ByMAC(other); d != nil && t.inWalT(d.IP) {
+			list = append(list, neighbor{d, l.Confirmed})
 		}
 	}
-	return found
+	return list
+}
+
+func (t *tree) inWalT(ip string) bool {
+	addr, err := netip.ParseAddr(ip)
+	return err == nil && slices.ContainsFunc(t.networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // unknown is the text of a platform whose topology is not known (D3, D4).
 func (t *tree) unknown() string {
 	var names []string
-	for _, d := range t.view.Devices() {
-		if d.Type == registry.Unknown {
-			names = append(names, d.Name)
+	for _, n := range t.neighbors() {
+		if n.device.Type == registry.Unknown {
+			names = append(names, n.device.Name)
 		}
 	}
 	if len(names) == 0 {
@@ -119,8 +153,7 @@ func (t *tree) label(d *registry.Device) string {
 	case registry.Unknown:
 		label = "<? " + d.Name + " ?>"
 	}
-	if !slices.ContainsFunc(t.links, func(l db.Topology) bool { return l.Confirmed && (l.MAC1 == d.MAC || l.MAC2 == d.MAC) }) {
-		t.unconfirmed = true
+	if !t.confirmed[d.MAC] {
 		label = "(" + label + ")"
 	}
 	return label
@@ -228,7 +261,7 @@ func (t *tree) notes() string {
 		issued = ", issued " + delay(t.age) + " ago"
 	}
 	notes := []string{"this view comes from last network scan" + issued + " (use 'walt device rescan' to update)"}
-	if t.unconfirmed {
+	if slices.Contains(slices.Collect(maps.Values(t.confirmed)), false) {
 		notes = append(notes, "devices marked with parentheses were not detected at last scan")
 	}
 	if t.all {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
 )
@@ -15,14 +16,18 @@ func TestDeviceTree(t *testing.T) {
 	explore := map[string]any{"lldp.explore": true}
 	r.Put(
 		db.Device{MAC: "02:00:00:00:00:01", Name: "walt-server", Type: registry.Server},
-		db.Device{MAC: "02:00:00:00:00:02", Name: "switch1", Type: registry.Switch, Conf: explore},
+		db.Device{MAC: "02:00:00:00:00:02", Name: "switch1", IP: "192.168.152.2", Type: registry.Switch, Conf: explore},
 		db.Device{MAC: "02:00:00:00:00:03", Name: "switch2", Type: registry.Switch, Conf: explore},
 		db.Device{MAC: "02:00:00:00:00:04", Name: "vn2", Type: registry.Node},
 		db.Device{MAC: "02:00:00:00:00:05", Name: "rpi1", Type: registry.Node},
 		db.Device{MAC: "02:00:00:00:00:06", Name: "switch3", Type: registry.Switch},
 		db.Device{MAC: "02:00:00:00:00:07", Name: "odd", Type: registry.Unknown},
 	)
-	d := &Daemon{registry: r}
+	site, err := hcl.ParseSite([]byte(`network "walt-net" { ip = "192.168.152.1/24" }`), "walt.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{registry: r, Config: Config{Site: site}}
 	d.tables.set(db.Everything{
 		SwitchPorts: []db.SwitchPort{{MAC: "02:00:00:00:00:02", Port: 32, Name: "SR32"}},
 		Topology: []db.Topology{
