@@ -150,6 +150,11 @@ func (c *call) remove(d *registry.Device) error {
 	c.labels.forget(d.MAC)
 	c.moving.Delete(d.MAC)
 	c.changed()
+	what := "its logs"
+	if d.Type == registry.Node {
+		what = "its logs and its persistent files"
+	}
+	c.logf(devicesStream, "forgot %s name=%s mac=%s, with %s", d.Type, d.Name, d.MAC, what)
 	if err := c.Images.Forget(context.WithoutCancel(c), d.MAC); err != nil {
 		c.Print("cannot delete all files of %s: %v", d.Name, err)
 	}
