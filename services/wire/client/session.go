@@ -46,6 +46,10 @@ type Session struct {
 	mode    rpc.Mode
 	codec   *rpc.Codec
 	handler Handler
+
+	bound  context.Context // makes the connection fail when it ends
+	unbind func() bool
+	cut    chan struct{} // closed once bound has done so
 }
 
 // Dial opens an API session with the server at an address "host:port".
@@ -73,7 +77,7 @@ func Dial(ctx context.Context, address string, o Options) (*Session, error) {
 }
 
 func (s *Session) open(ctx context.Context, o Options) error {
-	defer s.bind(ctx)()
+	s.bind(ctx)
 	if _, err := fmt.Fprintf(s.conn, "%d\n%s\n", rpc.APISession, o.API); err != nil {
 		return err
 	}
@@ -94,15 +98,31 @@ func (s *Session) open(ctx context.Context, o Options) error {
 	return s.codec.SetMode(o.Mode)
 }
 
-// bind makes the connection fail when ctx ends, until the function it returns is
-// called.
-func (s *Session) bind(ctx context.Context) func() {
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
-	return func() { stop() }
+// bind makes the connection fail when ctx ends, until another context is bound: most
+// programs make all calls of a session with one.
+func (s *Session) bind(ctx context.Context) {
+	if s.bound == ctx {
+		return
+	}
+	if s.unbind != nil && !s.unbind() { // it has ended, after the last call
+		<-s.cut
+		_ = s.conn.SetDeadline(time.Time{})
+	}
+	cut := make(chan struct{})
+	s.bound, s.cut = ctx, cut
+	s.unbind = context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = s.conn.SetDeadline(time.Unix(1, 0))
+	})
 }
 
 // Close ends the session.
-func (s *Session) Close() error { return s.conn.Close() }
+func (s *Session) Close() error {
+	if s.unbind != nil {
+		s.unbind()
+	}
+	return s.conn.Close()
+}
 
 // Call calls a method and returns its result, having served the callbacks that came
 // before it. When ctx ends the session is of no more use. The error is an *Exception
@@ -113,7 +133,7 @@ func (s *Session) Call(ctx context.Context, method string, args ...any) (any, er
 
 // CallKeywords is Call with keyword arguments.
 func (s *Session) CallKeywords(ctx context.Context, method string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
-	defer s.bind(ctx)()
+	s.bind(ctx)
 	v, err := s.call(ctx, method, args, kwargs)
 	if err == nil {
 		return v, nil
