@@ -23,7 +23,7 @@ var reserved = map[string]bool{
 // Keywords of sets are not valid either, although 10.0 accepted them.
 func (v *View) CheckNewName(name string) error {
 	switch {
-	case v.name[name] != nil:
+	case v.ByName(name) != nil:
 		return text.DeviceExists(name)
 	case !ValidName(name):
 		return &text.Refusal{Text: text.InvalidDeviceName}
@@ -54,7 +54,7 @@ func (v *View) AutomaticName(kind, mac string) string {
 // free returns a name, with the first free suffix "-2", "-3" … if it is taken.
 func (v *View) free(name string) string {
 	candidate := name
-	for n := 2; v.name[candidate] != nil; n++ {
+	for n := 2; v.ByName(candidate) != nil; n++ {
 		candidate = fmt.Sprintf("%s-%d", name, n)
 	}
 	return candidate

@@ -76,13 +76,13 @@ func (v *View) Register(s Sighting, hasImage func(model string) bool) (Change, e
 	if kind == Node && !hasImage(model) {
 		kind, model = Unknown, ""
 	}
-	old := v.mac[mac]
+	old := v.ByMAC(mac)
 	if old == nil {
 		d := db.Device{MAC: mac, IP: s.IP, Type: kind, Model: model, Conf: map[string]any{}}
 		if kind == Node {
 			d.Image = DefaultImage(model)
 		}
-		if d.Name = cleanName(s.Name); d.Name == "" || v.name[d.Name] != nil {
+		if d.Name = cleanName(s.Name); d.Name == "" || v.ByName(d.Name) != nil {
 			d.Name = v.AutomaticName(kind, mac)
 		}
 		return Change{Device: d, Changed: true, Lines: []string{announce(d, false)}}, nil
@@ -110,7 +110,7 @@ func (v *View) moves(d *Device, ip string) bool {
 	case !v.InNetwork(d.IP):
 		return v.InNetwork(ip)
 	}
-	return (d.Type == Switch || d.Type == Unknown) && v.InNetwork(ip) && v.ip[ip] == nil
+	return (d.Type == Switch || d.Type == Unknown) && v.InNetwork(ip) && v.ByIP(ip) == nil
 }
 
 // Convert makes an unknown device one of a known type.

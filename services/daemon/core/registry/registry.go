@@ -133,6 +133,9 @@ func (r *Registry) SetBooted(mac string, booted bool) bool {
 		fresh.Powersave = false
 	}
 	r.devices[mac] = &fresh
-	r.supersede()
+	if old := r.view.Load(); old != nil {
+		r.view.Store(old.with(&fresh))
+		close(old.superseded)
+	}
 	return true
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -223,6 +224,50 @@ func TestTypeTexts(t *testing.T) {
 		d := &Device{Device: db.Device{MAC: test.mac, Virtual: test.virtual, Type: Node}}
 		if d.Kind() != test.kind || d.TypeText() != test.text {
 			t.Errorf("%+v: %q, %q", test, d.Kind(), d.TypeText())
+		}
+	}
+}
+
+func TestTextOfViewIsWrittenOnce(t *testing.T) {
+	r := platform()
+	written := 0
+	write := func(v *View) string { written++; return fmt.Sprint(v.ByName("vn1").Booted) }
+	for _, want := range []string{"false", "false"} {
+		if got := r.View().Text("key", write); got != want || written != 1 {
+			t.Errorf("got %q, written %d times", got, written)
+		}
+	}
+	r.SetBooted("02:00:00:00:00:02", true)
+	if got := r.View().Text("key", write); got != "true" {
+		t.Errorf("after a boot: %q", got)
+	}
+	v := r.View()
+	for i := range 10 * maxMemo {
+		v.Text(i, write)
+	}
+	if len(v.texts.texts) > maxMemo {
+		t.Errorf("%d texts are kept", len(v.texts.texts))
+	}
+}
+
+// BenchmarkBoot is the boot of one of 10,000 nodes, looked up by its address.
+func BenchmarkBoot(b *testing.B) {
+	const nodes = 10_000
+	r := New(netip.MustParsePrefix("10.0.0.1/8"))
+	devices := make([]db.Device, nodes)
+	for i := range devices {
+		devices[i] = db.Device{MAC: fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8, i&0xff), IP: fmt.Sprintf("10.1.%d.%d", i>>8, i&0xff),
+			Name: fmt.Sprint("node", i), Type: Node, Image: "waltplatform/pc-x86-64-default:latest"}
+	}
+	r.Replace(devices)
+	booted := true
+	for n := 0; b.Loop(); n++ {
+		if n%nodes == 0 && n > 0 {
+			booted = !booted
+		}
+		d := r.View().ByIP(devices[n%nodes].IP)
+		if !r.SetBooted(d.MAC, booted) {
+			b.Fatal("it was already")
 		}
 	}
 }

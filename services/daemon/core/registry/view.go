@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/waltos/waltos/services/daemon/core/text"
 )
@@ -18,37 +19,67 @@ type View struct {
 	superseded chan struct{}
 
 	byName []*Device // sorted
-	nodes  []*Device // sorted by owner, then name
-	mac    map[string]*Device
-	name   map[string]*Device
-	ip     map[string]*Device
-
+	*order
+	nodes func() []*Device // sorted by owner, then name
 	texts memo
 }
 
+// order is which devices there are, and how they are found: their positions in the list
+// of all. Views between which nodes only booted share it, because all nodes of a platform
+// may boot at once.
+type order struct {
+	mac, name, ip map[string]int
+	owned         []int // of nodes, sorted by owner, then name
+}
+
 func newView(network netip.Prefix, devices map[string]*Device) *View {
-	v := &View{
-		Network:    network,
-		superseded: make(chan struct{}),
-		byName:     slices.Collect(maps.Values(devices)),
-		mac:        maps.Clone(devices),
-		name:       make(map[string]*Device, len(devices)),
-		ip:         make(map[string]*Device, len(devices)),
-	}
-	slices.SortFunc(v.byName, func(a, b *Device) int {
+	all := slices.SortedFunc(maps.Values(devices), func(a, b *Device) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.MAC, b.MAC))
 	})
-	for _, d := range v.byName {
-		v.name[d.Name] = d
+	o := &order{
+		mac:  make(map[string]int, len(all)),
+		name: make(map[string]int, len(all)),
+		ip:   make(map[string]int, len(all)),
+	}
+	for i, d := range all {
+		o.mac[d.MAC] = i
+		o.name[d.Name] = i
 		if d.IP != "" {
-			v.ip[d.IP] = d
+			o.ip[d.IP] = i
 		}
 		if d.Type == Node {
-			v.nodes = append(v.nodes, d)
+			o.owned = append(o.owned, i)
 		}
 	}
-	slices.SortStableFunc(v.nodes, func(a, b *Device) int { return cmp.Compare(a.Owner(), b.Owner()) })
+	slices.SortStableFunc(o.owned, func(a, b int) int { return cmp.Compare(all[a].Owner(), all[b].Owner()) })
+	return viewOf(network, all, o)
+}
+
+func viewOf(network netip.Prefix, all []*Device, o *order) *View {
+	v := &View{Network: network, superseded: make(chan struct{}), byName: all, order: o}
+	v.nodes = sync.OnceValue(func() []*Device {
+		nodes := make([]*Device, len(o.owned))
+		for i, at := range o.owned {
+			nodes[i] = all[at]
+		}
+		return nodes
+	})
 	return v
+}
+
+// with returns the view after a change of what is known of the boot of a device.
+func (v *View) with(d *Device) *View {
+	all := slices.Clone(v.byName)
+	all[v.mac[d.MAC]] = d
+	return viewOf(v.Network, all, v.order)
+}
+
+// at returns the device that an index gives for a key, or nil.
+func (v *View) at(index map[string]int, key string) *Device {
+	if i, known := index[key]; known {
+		return v.byName[i]
+	}
+	return nil
 }
 
 // Superseded is closed once the view is no longer the present state.
@@ -58,16 +89,16 @@ func (v *View) Superseded() <-chan struct{} { return v.superseded }
 func (v *View) Devices() []*Device { return v.byName }
 
 // Nodes returns the nodes, sorted by owner, then name. The slice must not be modified.
-func (v *View) Nodes() []*Device { return v.nodes }
+func (v *View) Nodes() []*Device { return v.nodes() }
 
 // ByName returns a device, or nil.
-func (v *View) ByName(name string) *Device { return v.name[name] }
+func (v *View) ByName(name string) *Device { return v.at(v.name, name) }
 
 // ByMAC returns a device, or nil.
-func (v *View) ByMAC(mac string) *Device { return v.mac[mac] }
+func (v *View) ByMAC(mac string) *Device { return v.at(v.mac, mac) }
 
 // ByIP returns a device, or nil.
-func (v *View) ByIP(ip string) *Device { return v.ip[ip] }
+func (v *View) ByIP(ip string) *Device { return v.at(v.ip, ip) }
 
 // Server returns the server itself, or nil before it is recorded.
 func (v *View) Server() *Device {
@@ -109,7 +140,7 @@ func (v *View) Gateway(d *Device) string {
 
 // Named returns a device, or refusal G1.
 func (v *View) Named(name string) (*Device, error) {
-	if d := v.name[name]; d != nil {
+	if d := v.ByName(name); d != nil {
 		return d, nil
 	}
 	return nil, text.NoSuchDevice(name)
