@@ -113,7 +113,7 @@ func (r *request) everywhere(name string) bool {
 // enabled tells whether a boolean setting is given as true, or stored so on every device.
 func (r *request) enabled(name string) bool {
 	if value, given := r.values[name]; given {
-		return strings.EqualFold(value, "true")
+		return !strings.EqualFold(value, "false") // its own check refuses any other text
 	}
 	for _, d := range r.devices {
 		if !registry.ConfBool(d.Conf, name, false) {

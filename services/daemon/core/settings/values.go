@@ -100,7 +100,7 @@ func parseBootTimeout(_ *request, value string) (any, error) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32)
 	switch {
-	case err != nil:
+	case err != nil || n < 0:
 		return nil, text.Refuse("Failed: '%s' is not a valid value for option 'boot.timeout'.\n        Use for example '180' for waiting 3 minutes before considering the node is stuck and force-rebooting it, or 'none' to disable.\n", value)
 	case n < 60:
 		return nil, text.Refuse("Failed: A boot timeout of %ds is probably too small for some OS images.\n        Only \"none\" and values higher than 60 are allowed for this setting.\n", n)
@@ -109,8 +109,8 @@ func parseBootTimeout(_ *request, value string) (any, error) {
 }
 
 var (
-	disk          = regexp.MustCompile(`^[0-9]+[GT](?:\[([^\[\]]*)\])?$`)
-	network       = regexp.MustCompile(`^([a-z][a-z-]*)(?:\[([^\[\]]*)\])?$`)
+	disk          = regexp.MustCompile(`^[0-9]+[GT](?:\[[^\[\]]*\])?$`)
+	network       = regexp.MustCompile(`^([a-z][a-z-]*)(?:\[[^\[\]]*\])?$`)
 	restriction   = regexp.MustCompile(`^(?i:lat=[0-9]+(?:ms|us)|bw=[0-9]+(?:Gbps|Mbps))$`)
 	diskTemplates = []string{"none", "ext4", "fat32", "hybrid-boot-v", "hybrid-boot-p"}
 )
@@ -123,17 +123,16 @@ func parseDisks(_ *request, value string) (any, error) {
 		return value, nil
 	}
 	for _, item := range splitItems(value) {
-		found := disk.FindStringSubmatch(item)
-		if found == nil {
+		if !disk.MatchString(item) {
 			return refuse("Could not parse disks value '%s'.", value)
 		}
-		for _, option := range splitOptions(found[1]) {
+		for _, option := range options(item) {
 			template, isTemplate := strings.CutPrefix(option, "template=")
-			if !isTemplate {
+			if !isTemplate || template == "" {
 				return refuse("'%s' is not a valid disk option.", option)
 			}
 			if !slices.Contains(diskTemplates, template) {
-				return refuse("Disk template must be one of: %s", strings.Join(diskTemplates, ", "))
+				return refuse("Disk template must be one of: %s", strings.Join(diskTemplates, " "))
 			}
 		}
 	}
@@ -150,7 +149,7 @@ func parseNetworks(_ *request, value string) (any, error) {
 		if found == nil {
 			return refuse("Could not parse networks value '%s'.", value)
 		}
-		for _, option := range splitOptions(found[2]) {
+		for _, option := range options(item) {
 			if !restriction.MatchString(option) {
 				return refuse("'%s' is not a valid network resource restriction.", option)
 			}
@@ -185,11 +184,13 @@ func splitItems(value string) []string {
 	return append(items, value[from:])
 }
 
-func splitOptions(options string) []string {
-	if options == "" {
+// options splits what an item has in brackets, which may be empty.
+func options(item string) []string {
+	_, inside, found := strings.Cut(item, "[")
+	if !found {
 		return nil
 	}
-	return strings.Split(options, ",")
+	return strings.Split(strings.TrimSuffix(inside, "]"), ",")
 }
 
 // A Redirect is one pair of setting expose.
