@@ -104,6 +104,19 @@ func (m *memory) SavePoEOff(_ context.Context, p db.PoEOff) error {
 	return err
 }
 
+// ports and links are what is stored.
+func (m *memory) ports() []db.PoEOff {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.poeOff)
+}
+
+func (m *memory) links() []db.Topology {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.topology)
+}
+
 func (m *memory) DeletePoEOff(_ context.Context, mac string, port int) error {
 	unlock, err := m.lock()
 	defer unlock()

@@ -77,8 +77,8 @@ func TestDefectS6LastSeenOfReportedLinks(t *testing.T) {
 		if at := p.tables.places()[nodeMAC(1)]; at != (place{switchMAC, 7}) {
 			t.Errorf("n1 is at %v", at)
 		}
-		i := slices.IndexFunc(p.store.topology, func(l db.Topology) bool { return l.MAC2 == nodeMAC(1) })
-		if stored := p.store.topology[i]; stored.LastSeen == nil || !stored.Confirmed || stored.Port1 != 7 {
+		i := slices.IndexFunc(p.store.links(), func(l db.Topology) bool { return l.MAC2 == nodeMAC(1) })
+		if stored := p.store.links()[i]; stored.LastSeen == nil || !stored.Confirmed || stored.Port1 != 7 {
 			t.Errorf("stored %+v", stored)
 		}
 		report("192.168.152.11", switchMAC, "g7")     // again

@@ -132,8 +132,8 @@ func TestPoEReboot(t *testing.T) {
 		}
 		board.expect(t, "reboot", "0s sw:1 false", "0s sw:2 false", "0s sw:3 false", "2s sw:1 true", "2s sw:2 true")
 		p.expectLines(t, "reboot", "platform.nodes: node n1 is down (cause: acquire, method: PoE hard-reboot)")
-		if len(p.store.poeOff) > 0 {
-			t.Errorf("ports recorded off: %v", p.store.poeOff)
+		if len(p.store.ports()) > 0 {
+			t.Errorf("ports recorded off: %v", p.store.ports())
 		}
 	})
 }
@@ -171,8 +171,8 @@ func TestPowersave(t *testing.T) {
 		if got := fmt.Sprint(p.bootedText("n1"), ", ", p.bootedText("n2"), ", ", p.bootedText("n3")); got != "no (powersave), yes, NO" {
 			t.Errorf("booted: %s", got)
 		}
-		if want := []db.PoEOff{{MAC: switchMAC, Port: 1, Reason: "powersave"}}; !slices.Equal(p.store.poeOff, want) {
-			t.Errorf("recorded off: %v", p.store.poeOff)
+		if want := []db.PoEOff{{MAC: switchMAC, Port: 1, Reason: "powersave"}}; !slices.Equal(p.store.ports(), want) {
+			t.Errorf("recorded off: %v", p.store.ports())
 		}
 
 		// n3 has got two more hours.
@@ -252,8 +252,8 @@ func TestPowersaveOfAMovedNode(t *testing.T) {
 		if at, known := p.tables.places()[nodeMAC(1)]; known {
 			t.Errorf("the node is still at %v", at)
 		}
-		if len(p.store.topology) != 4 {
-			t.Errorf("stored links: %v", p.store.topology)
+		if len(p.store.links()) != 4 {
+			t.Errorf("stored links: %v", p.store.links())
 		}
 		if got := p.bootedText("n1"); got != "yes" {
 			t.Errorf("n1 is %q", got)
@@ -287,8 +287,8 @@ func TestPortsAreRestoredAtStart(t *testing.T) {
 		board.fail(nil)
 		time.Sleep(time.Hour)
 		board.expect(t, "later", "2m0s sw:1 true")
-		if len(p.store.poeOff) > 0 {
-			t.Errorf("recorded off: %v", p.store.poeOff)
+		if len(p.store.ports()) > 0 {
+			t.Errorf("recorded off: %v", p.store.ports())
 		}
 	})
 }
