@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -474,4 +477,32 @@ func TestPortConfig(t *testing.T) {
 		set(7, "name=07", "out:Done.\n"), // the number itself: the name is erased
 		{"get_port_config", []any{"sw", int64(7)}, "None", "out:Port 7 of sw has the following config:\nout:7: name=\"7\" poe=on peer=unknown\n"},
 	})
+}
+
+// TestHangup: what others have written in the database is read again.
+func TestHangup(t *testing.T) {
+	p := start(t, nil)
+	p.populate(t)
+	// The signal may come before anyone waits for it, hence it is ignored until then.
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan bool)
+	go func() { p.reloadOnHangup(ctx); close(ended) }()
+	p.store.mu.Lock()
+	d := p.store.all["02:00:00:00:00:10"]
+	d.Name = "renamed"
+	p.store.all[d.MAC] = d
+	p.store.mu.Unlock()
+	for v := p.registry.View(); v.ByName("renamed") == nil; v = p.registry.View() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-v.Superseded():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	<-ended
 }

@@ -136,8 +136,12 @@ func open(ctx context.Context, o options) (*process, error) {
 		Wheels:  o.wheels,
 		Trace:   o.trace,
 		PoE:     SwitchPoE{p.blocking},
-		SSH:     remote.Default(),
-		SQL:     o.prompt(site),
+		PortLabels: func(ctx context.Context, sw db.Device) (map[string]int, error) {
+			found, err := p.blocking.Explore(ctx, contact(sw))
+			return found.Labels, err
+		},
+		SSH: remote.Default(),
+		SQL: o.prompt(site),
 		Peers: Peers{
 			Database: p.client.Ping,
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){
@@ -252,6 +256,7 @@ func (p *process) run(ctx context.Context) error {
 	all.Go(func() error { return p.state.Serve(ctx, p.watchers) })
 	all.Go(func() error { return p.daemon.ServeStreams(ctx, p.streams) })
 	all.Go(func() error { return p.logs.ServeNetconsole(ctx, p.netconsole) })
+	all.Go(func() error { p.daemon.reloadOnHangup(ctx); return nil })
 	if p.images != nil {
 		all.Go(func() error { return p.images.Run(ctx) })
 	}

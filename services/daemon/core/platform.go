@@ -3,7 +3,10 @@ package core
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
@@ -95,6 +98,26 @@ func (d *Daemon) reload(ctx context.Context) {
 			return
 		case <-time.After(loadRetry):
 		}
+	}
+}
+
+// reloadOnHangup reads the images and the database again at each SIGHUP, for those who
+// have changed them by other means, until ctx ends. (What 10.0 reads again then,
+// server.spec, is read whenever an image is mounted.)
+func (d *Daemon) reloadOnHangup(ctx context.Context) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		if err := d.Images.Refresh(ctx); err != nil {
+			d.Print("cannot read the images again: %v", err)
+		}
+		d.reloads.poke()
 	}
 }
 
