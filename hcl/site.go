@@ -2,10 +2,13 @@ package hcl
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
 )
@@ -90,6 +93,33 @@ type DNS struct {
 type Logs struct {
 	MaxAge  string `hcl:"max_age,optional"`  // as "90d"; empty: for ever
 	MaxSize string `hcl:"max_size,optional"` // as "20G"; empty: unbounded
+}
+
+// Age is MaxAge; 0: for ever.
+func (l *Logs) Age() time.Duration {
+	n := len(l.MaxAge)
+	if n == 0 {
+		return 0
+	}
+	number, err := strconv.Atoi(l.MaxAge[:n-1])
+	if err != nil {
+		panic("internal error: a Site was not checked: " + err.Error())
+	}
+	const day = 24 * time.Hour
+	unit := map[byte]time.Duration{'h': time.Hour, 'd': day, 'w': 7 * day, 'y': 365 * day}[l.MaxAge[n-1]]
+	if time.Duration(number) > math.MaxInt64/unit {
+		return 0 // longer than anybody can count
+	}
+	return time.Duration(number) * unit
+}
+
+// Size is MaxSize in bytes; 0: unbounded.
+func (l *Logs) Size() int64 {
+	size, err := ParseSize(l.MaxSize)
+	if err != nil {
+		return 0 // it is empty
+	}
+	return size
 }
 
 // VPN is the section of the same name of server.conf.

@@ -52,10 +52,20 @@ func (s *store) prepare(ctx context.Context, report func(status string, err erro
 	}
 }
 
+// makeSchema makes what is missing, and migrates what is old, in one transaction.
 func (s *store) makeSchema(ctx context.Context) error {
 	return s.transaction(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol)
-		return err
+		// Two server-db never do this at once.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(1463897172)`); err != nil {
+			return err
+		}
+		if err := s.migrate(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
+		return s.partLogs(ctx, tx)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const copyLogs = `COPY logs (stream_id, timestamp, line) FROM STDIN (FORMAT binary)`
@@ -26,6 +27,18 @@ func (s *store) insertLines(ctx context.Context, rows []byte) error {
 	}
 	slices.Sort(streams)
 	streams = slices.Compact(streams)
+	err = s.copyRows(ctx, rows, streams)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "23514" { // check_violation: the clock has jumped beyond the last partition
+		if err := s.exclusively(ctx, func(tx pgx.Tx) error { return s.extend(ctx, tx) }); err != nil {
+			return err
+		}
+		err = s.copyRows(ctx, rows, streams)
+	}
+	return err
+}
+
+func (s *store) copyRows(ctx context.Context, rows []byte, streams []int32) error {
 	return s.transaction(ctx, func(tx pgx.Tx) error {
 		known, err := lockStreams(ctx, tx, streams)
 		if err != nil {

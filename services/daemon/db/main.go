@@ -33,11 +33,12 @@ func Main(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *dsn == "" {
-		var err error
-		if *dsn, err = siteDSN(*site); err != nil {
-			return err
-		}
+	o, err := siteOptions(*site)
+	if err != nil {
+		return err
+	}
+	if *dsn != "" {
+		o.dsn = *dsn
 	}
 	ln, err := notify.UnixListener("db", *dir)
 	if err != nil {
@@ -46,27 +47,31 @@ func Main(ctx context.Context, args []string) error {
 	defer ln.Close()
 	trace := trackexec.OpenFlag(*tracing, "server-db")
 	defer trace.Close()
-	return serve(ctx, ln, *dsn, trace)
+	return serve(ctx, ln, o, trace)
 }
 
-// siteDSN returns the database of a site file, or the default.
-func siteDSN(path string) (string, error) {
+// siteOptions returns what a site file says, or the defaults if there is none.
+func siteOptions(path string) (options, error) {
+	o := options{dsn: DefaultDSN, zone: "UTC", now: time.Now}
 	site, err := hcl.LoadSite(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return DefaultDSN, nil
-	case err != nil:
-		return "", err
-	case site.Database.URL != "":
-		return site.Database.URL, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil
 	}
-	return DefaultDSN, nil
+	if err != nil {
+		return o, err
+	}
+	if site.Database.URL != "" {
+		o.dsn = site.Database.URL
+	}
+	o.zone = site.Time.Zone
+	o.retention = retention{site.Logs.Age(), site.Logs.Size()}
+	return o, nil
 }
 
 // serve answers calls until ctx ends, from the start: while the database is away
 // they get an error that says so.
-func serve(ctx context.Context, ln net.Listener, dsn string, trace *trackexec.Recorder) error {
-	config, err := pgxpool.ParseConfig(dsn)
+func serve(ctx context.Context, ln net.Listener, o options, trace *trackexec.Recorder) error {
+	config, err := pgxpool.ParseConfig(o.dsn)
 	if err != nil {
 		return fmt.Errorf("cannot use the database: %w", err)
 	}
@@ -75,10 +80,11 @@ func serve(ctx context.Context, ln net.Listener, dsn string, trace *trackexec.Re
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
 	config.ConnConfig.RuntimeParams["application_name"] = "walt-server-db"
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
+	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	if trace != nil {
 		config.ConnConfig.Tracer = tracer{trace}
 	}
-	s, err := newStore(config, dsn)
+	s, err := newStore(config, o)
 	if err != nil {
 		return fmt.Errorf("cannot use the database: %w", err)
 	}
@@ -97,6 +103,7 @@ func serve(ctx context.Context, ln net.Listener, dsn string, trace *trackexec.Re
 			// A supervisor that cannot be told is no reason to stop.
 			_ = notify.Status(status)
 		})
+		s.tend(ctx)
 	}()
 	if err := notify.Ready(); err != nil {
 		return err

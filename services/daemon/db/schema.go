@@ -2,10 +2,9 @@ package db
 
 // schema makes what is missing of upstream's schema (server-state 1.2, 1.3): an
 // empty database becomes the one of WalT 10.0, and one of WalT 10.0 is left alone.
-// Columns have no more constraints than upstream gives them.
+// Columns have no more constraints than upstream gives them. Table logs is made by
+// partLogs.
 const schema = `
-SELECT pg_advisory_xact_lock(1463897172); -- two server-db never create at once
-
 CREATE TABLE IF NOT EXISTS devices (
 	mac text PRIMARY KEY,
 	ip text,
@@ -51,11 +50,6 @@ CREATE TABLE IF NOT EXISTS logstreams (
 	name text,
 	mode logmode DEFAULT 'line'
 );
-CREATE TABLE IF NOT EXISTS logs (
-	stream_id integer REFERENCES logstreams(id),
-	timestamp timestamp with time zone,
-	line text
-);
 CREATE TABLE IF NOT EXISTS checkpoints (
 	username text,
 	timestamp timestamp without time zone,
@@ -78,9 +72,20 @@ CREATE TABLE IF NOT EXISTS vpnnodes (
 	vpnmac text REFERENCES vpnauth(vpnmac)
 );
 
-CREATE INDEX IF NOT EXISTS logs_timestamp_idx ON logs (timestamp);
-CREATE INDEX IF NOT EXISTS logs_stream_id_idx ON logs (stream_id);
 CREATE INDEX IF NOT EXISTS logstreams_issuer_mac_name_idx ON logstreams (issuer_mac, name);
 CREATE INDEX IF NOT EXISTS devices_ip_idx ON devices (ip);
 CREATE INDEX IF NOT EXISTS checkpoints_username_idx ON checkpoints (username);
+`
+
+const logsTable = `
+CREATE TABLE logs (
+	stream_id integer REFERENCES logstreams(id),
+	timestamp timestamp with time zone,
+	line text
+) PARTITION BY RANGE (timestamp);
+`
+
+const logsIndexes = `
+CREATE INDEX IF NOT EXISTS logs_timestamp_idx ON logs (timestamp);
+CREATE INDEX IF NOT EXISTS logs_stream_id_idx ON logs (stream_id);
 `

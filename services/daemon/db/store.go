@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,7 +24,7 @@ const (
 // store executes the calls of Client.
 type store struct {
 	pool *pgxpool.Pool
-	dsn  string
+	options
 	room chan struct{} // holds one value per history that is open
 
 	bulk           atomic.Bool // see prepareCopy
@@ -33,15 +35,52 @@ type store struct {
 	cursors map[cursorKey]*history
 }
 
+// options are what a store works with, besides its connections.
+type options struct {
+	dsn       string
+	zone      string // of the times in databases before version 10.0
+	retention retention
+	now       func() time.Time
+}
+
+// report tells administrators and users, on stream platform.logs, what happened to log
+// lines.
+func (s *store) report(text string) {
+	fmt.Fprintln(os.Stderr, text)
+	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
+	defer cancel()
+	var mac string
+	err := s.pool.QueryRow(ctx, `SELECT mac FROM devices WHERE type = 'server' LIMIT 1`).Scan(&mac)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return // a platform that has not started yet
+	}
+	var id int64
+	if err == nil {
+		id, err = s.streamID(ctx, Stream{IssuerMAC: mac, Name: ReportStream})
+	}
+	if err == nil {
+		rows, _ := encodeLines([]Line{{id, s.now(), text}}, maxCopyBytes)
+		err = s.insertLines(ctx, rows)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cannot log that: %v\n", err)
+	}
+}
+
+// ReportStream is the log stream, of the server, that tells what happens to log lines.
+const ReportStream = "platform.logs"
+
+const reportTimeout = 10 * time.Second
+
 // state says whether the schema is in place; until then no call reaches the pool.
 type state struct{ err error }
 
-func newStore(config *pgxpool.Config, dsn string) (*store, error) {
+func newStore(config *pgxpool.Config, o options) (*store, error) {
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, err
 	}
-	s := &store{pool: pool, dsn: dsn, room: make(chan struct{}, maxHistories), cursors: map[cursorKey]*history{}}
+	s := &store{pool: pool, options: o, room: make(chan struct{}, maxHistories), cursors: map[cursorKey]*history{}}
 	s.state.Store(&state{errors.New("server-db has just started")})
 	return s, nil
 }

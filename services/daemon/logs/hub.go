@@ -174,12 +174,9 @@ func (h *Hub) say(format string, args ...any) {
 	if device, ok := h.config.Server(); ok {
 		var l lines
 		l.add(time.Now(), []byte(db.Clean(fmt.Sprintf(format, args...))))
-		_, _ = h.enqueue(context.Background(), device, ownStream, false, false, l)
+		_, _ = h.enqueue(context.Background(), device, db.ReportStream, false, false, l)
 	}
 }
-
-// ownStream is where the hub says what happens to log lines.
-const ownStream = "platform.logs"
 
 // enqueue does the work of add; lossy tells that these lines are the first ones lost
 // since lines were last stored.

@@ -182,6 +182,9 @@ func (p *Postgres) Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Dir is the folder of the socket.
+func (p *Postgres) Dir() string { return p.dir }
+
 // Up starts the server and waits until it answers.
 func (p *Postgres) Up() {
 	p.t.Helper()
