@@ -331,7 +331,12 @@ func (s *Site) Command(ctx context.Context, name string, args ...string) *exec.C
 			Err: errors.New("cannot run " + name + ": no wheel has a program of this name")}
 	}
 	start := fmt.Sprintf("import sys, importlib; sys.argv[0] = %q; m = importlib.import_module(%q); sys.exit(m.%s())", name, e.module, e.function)
-	c := s.python.Command(ctx, "python3", append([]string{"-c", start}, args...)...)
+	return s.Python(ctx, append([]string{"-c", start}, args...)...)
+}
+
+// Python prepares to run the interpreter, which finds the packages of the site.
+func (s *Site) Python(ctx context.Context, args ...string) *exec.Cmd {
+	c := s.python.Command(ctx, "python3", args...)
 	if c.Err == nil {
 		c.Env = append(c.Env, "PYTHONPATH="+s.dir, "PYTHONPYCACHEPREFIX="+s.dir+".pycache")
 	}

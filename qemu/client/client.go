@@ -42,20 +42,13 @@ func (c Client) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	fail := func(err error) (int, error) {
 		return 0, fmt.Errorf("cannot run walt %s: %w", strings.Join(args, " "), err)
 	}
-	if len(c.Program.Argv) == 0 {
-		return fail(errors.New("this lab has no client"))
-	}
-	if err := c.configure(); err != nil {
+	cmd, err := c.Command(ctx, args...)
+	if err != nil {
 		return fail(err)
 	}
-	argv := append(c.Program.Argv[:len(c.Program.Argv):len(c.Program.Argv)], args...)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = c.environment()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = endLimit
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -66,6 +59,23 @@ func (c Client) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 		return fail(err)
 	}
 	return 0, nil
+}
+
+// Command prepares to run a command line of the client, which the context's end
+// interrupts.
+func (c Client) Command(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	if len(c.Program.Argv) == 0 {
+		return nil, errors.New("this lab has no client")
+	}
+	if err := c.configure(); err != nil {
+		return nil, err
+	}
+	argv := append(c.Program.Argv[:len(c.Program.Argv):len(c.Program.Argv)], args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = c.environment()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = endLimit
+	return cmd, nil
 }
 
 // Output runs a command line without input and returns what it printed.

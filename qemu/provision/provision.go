@@ -75,7 +75,7 @@ func Get(ctx context.Context, o Options) (*Supplies, error) {
 		if err != nil {
 			return nil, err
 		}
-		argv, env := split(site.Command(ctx, "walt"))
+		argv, env := Split(site.Command(ctx, "walt"))
 		s.Client = client.Program{Argv: argv, Env: env}
 	}
 	if s.Build, err = compose.Build(ctx, compose.Options{Source: o.Source, Output: o.Output, Inputs: in, Progress: o.Progress}); err != nil {
@@ -95,7 +95,7 @@ func (s *Supplies) tools(ctx context.Context, in *inputs.Inputs) error {
 	if command.Err != nil {
 		return command.Err
 	}
-	argv, env := split(command)
+	argv, env := Split(command)
 	s.Tools = platform.Tools{
 		QEMU:      machine.Program{Argv: argv, Env: env},
 		Firmware:  box.Path("usr/share/OVMF/OVMF_CODE_4M.fd"),
@@ -110,10 +110,10 @@ func (s *Supplies) tools(ctx context.Context, in *inputs.Inputs) error {
 	return nil
 }
 
-// split takes the words and the own variables out of a command, to add arguments to,
+// Split takes the words and the own variables out of a command, to add arguments to,
 // also in another process: the variables of this one are left out,
 // except the locale, which the same value in both does not make a matter of chance.
-func split(c *exec.Cmd) (argv, env []string) {
+func Split(c *exec.Cmd) (argv, env []string) {
 	own := os.Environ()
 	for _, variable := range c.Env {
 		if !slices.Contains(own, variable) || strings.HasPrefix(variable, "LC_ALL=") {

@@ -171,6 +171,9 @@ func Start(t testing.TB) *Postgres {
 	return p
 }
 
+// Folder is that of its socket.
+func (p *Postgres) Folder() string { return p.dir }
+
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
 // Command is a program of PostgreSQL, to be run as its owner.
