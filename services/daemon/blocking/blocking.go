@@ -60,17 +60,20 @@ func NewService(client *snmp.Client, cacheFile string) *Service {
 func (s *Service) Handle(ctx context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
 	switch method {
 	case "explore":
-		var sw Switch
-		if err := connector.Decode(body, &sw); err != nil {
-			return nil, fmt.Errorf("cannot read a call: %w", err)
-		}
-		return s.explore(ctx, sw), nil
+		return with(body, func(sw Switch) (any, error) { return s.explore(ctx, sw), nil })
+	case "labels":
+		return with(body, func(sw Switch) (any, error) { return s.labels(ctx, sw) })
 	case "power":
-		var request powerRequest
-		if err := connector.Decode(body, &request); err != nil {
-			return nil, fmt.Errorf("cannot read a call: %w", err)
-		}
-		return s.power(ctx, request), nil
+		return with(body, func(request powerRequest) (any, error) { return s.power(ctx, request), nil })
 	}
 	return nil, fmt.Errorf("%s is not available on this server yet", method)
+}
+
+// with decodes the argument of a call.
+func with[T any](body []byte, f func(T) (any, error)) (any, error) {
+	var arg T
+	if err := connector.Decode(body, &arg); err != nil {
+		return nil, fmt.Errorf("cannot read a call: %w", err)
+	}
+	return f(arg)
 }

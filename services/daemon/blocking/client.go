@@ -77,6 +77,13 @@ func (c *Client) Explore(ctx context.Context, sw Switch) (Exploration, error) {
 	return found, err
 }
 
+// Labels asks a switch what its ports call themselves in LLDP, with their numbers.
+func (c *Client) Labels(ctx context.Context, sw Switch) (map[string]int, error) {
+	var labels map[string]int
+	err := c.call(ctx, exploreLimit, "labels", sw, &labels)
+	return labels, err
+}
+
 // Power switches ports of a switch on or off. The errors are those of the ports, in their
 // order: nil if it is done, else words for users. The end of ctx ends only the waiting.
 func (c *Client) Power(ctx context.Context, sw Switch, ports []int, on bool) ([]error, error) {

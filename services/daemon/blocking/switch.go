@@ -94,6 +94,35 @@ func (s *Service) explore(ctx context.Context, sw Switch) Exploration {
 	return found
 }
 
+// labels asks a switch what its ports call themselves.
+func (s *Service) labels(ctx context.Context, sw Switch) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, exploreLimit)
+	defer cancel()
+	a, err := s.contact(ctx, sw)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	var numbering snmp.Numbering
+	err = a.probed(ctx, func() error {
+		variants := snmp.LLDPs()
+		known := slices.IndexFunc(variants, func(v *snmp.LLDP) bool { return v.Name == a.known.LLDP })
+		if known < 0 {
+			variant, _, err := a.neighbors(ctx)
+			if errors.Is(err, snmp.ErrNoSuchObject) {
+				return nil // no LLDP, no label
+			}
+			if err != nil {
+				return err
+			}
+			known = slices.IndexFunc(variants, func(v *snmp.LLDP) bool { return v.Name == variant.Name })
+		}
+		numbering, err = a.renumber(ctx, variants[known])
+		return err
+	})
+	return numbering.Labels, err
+}
+
 // neighbors reads the neighbours by the variant that is known, or else by the first that
 // works.
 func (a *agent) neighbors(ctx context.Context) (*snmp.LLDP, []snmp.Neighbor, error) {

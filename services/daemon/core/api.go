@@ -11,6 +11,7 @@ var apis = map[string]map[string]*method{
 	"CSAPI": {
 		// devices
 		"device_show":            {nil, false, (*call).deviceShow},
+		"device_rescan":          {all("device_set"), false, (*call).deviceRescan},
 		"device_tree":            {[]param{need("show_all", flagKind)}, false, (*call).deviceTree},
 		"get_device_info":        {all("device_name"), false, (*call).getDeviceInfo},
 		"get_device_ip":          {all("device_name"), false, (*call).getDeviceIP},
@@ -111,7 +112,6 @@ const maxQuick = 500
 // later are the methods of walt 10.0 that this server does not provide.
 var later = map[string][]string{
 	"CSAPI": {
-		"device_rescan",
 		"validate_node_cp",
 		"validate_image_cp",
 	},

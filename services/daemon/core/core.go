@@ -105,6 +105,7 @@ type Config struct {
 	// PortLabels tells what the ports of a switch call themselves in LLDP, with their
 	// numbers. nil: it cannot be known.
 	PortLabels func(ctx context.Context, sw db.Device) (map[string]int, error)
+	Explorer   Explorer // nil: switches cannot be asked what is around them
 	SSH        remote.SSH
 	SQL        psql.Prompt
 	Peers      Peers

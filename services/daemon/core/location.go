@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -97,9 +98,50 @@ type labels struct {
 }
 
 type portLabels struct {
-	mu    sync.Mutex // held while the switch is asked
-	asked time.Time
-	ports map[string]int
+	mu      sync.Mutex // held while the switch is asked
+	asked   time.Time
+	scanned time.Time // to find a label that it does not tell
+	ports   map[string]int
+}
+
+// of returns the labels of a switch.
+func (l *labels) of(mac string) *portLabels {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil {
+		l.known = map[string]*portLabels{}
+	}
+	if l.known[mac] == nil {
+		l.known[mac] = &portLabels{}
+	}
+	return l.known[mac]
+}
+
+// learn adds labels of a switch.
+func (l *labels) learn(mac string, ports map[string]int) {
+	p := l.of(mac)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ports = maps.Clone(ports)
+	for label, port := range p.ports {
+		if _, newer := ports[label]; !newer {
+			ports[label] = port
+		}
+	}
+	p.ports = ports
+}
+
+// mayScan tells whether a switch may be scanned to find a label, which is not done too
+// often.
+func (l *labels) mayScan(mac string) bool {
+	p := l.of(mac)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.scanned) < labelsAge {
+		return false
+	}
+	p.scanned = time.Now()
+	return true
 }
 
 func (l *labels) forget(mac string) {
@@ -111,16 +153,7 @@ func (l *labels) forget(mac string) {
 // portLabeled returns the port of a switch that calls itself so, or 0. A switch whose
 // ports have other names is asked again, but not too often.
 func (d *Daemon) portLabeled(ctx context.Context, sw *registry.Device, label string) (int, error) {
-	d.labels.mu.Lock()
-	if d.labels.known == nil {
-		d.labels.known = map[string]*portLabels{}
-	}
-	l := d.labels.known[sw.MAC]
-	if l == nil {
-		l = &portLabels{}
-		d.labels.known[sw.MAC] = l
-	}
-	d.labels.mu.Unlock()
+	l := d.labels.of(sw.MAC)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if port, known := l.ports[label]; known || d.PortLabels == nil || time.Since(l.asked) < labelsAge {
@@ -149,19 +182,22 @@ func (c *call) reportLLDPNeighbor() (any, error) {
 	case neighbor.Type != registry.Switch || !registry.ConfBool(neighbor.Conf, "lldp.explore", false):
 		return nil, nil
 	}
+	before := c.tables.places()[node.MAC]
 	port, err := c.portLabeled(c, neighbor, c.text("port_label"))
+	if err == nil && port == 0 {
+		port, err = c.locate(c, neighbor, node, c.text("port_label"))
+	}
 	if err != nil || port == 0 {
 		return nil, err
 	}
 	at := place{mac, port}
-	if c.tables.confirmed(node.MAC, at) {
-		return nil, nil
+	changed := before != at
+	if !c.tables.confirmed(node.MAC, at) {
+		err = c.changeTopology(c, func(links []db.Topology) []db.Topology {
+			links, changed = relocate(links, node.MAC, at, time.Now())
+			return links
+		})
 	}
-	changed := false
-	err = c.changeTopology(c, func(links []db.Topology) []db.Topology {
-		links, changed = relocate(links, node.MAC, at, time.Now())
-		return links
-	})
 	if err == nil && changed {
 		name := c.tables.portName(mac, port)
 		if name == "" {

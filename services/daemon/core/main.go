@@ -135,11 +135,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
 		Wheels:  o.wheels,
 		Trace:   o.trace,
-		PoE:     SwitchPoE{p.blocking},
-		PortLabels: func(ctx context.Context, sw db.Device) (map[string]int, error) {
-			found, err := p.blocking.Explore(ctx, contact(sw))
-			return found.Labels, err
-		},
+		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking,
 		SSH: remote.Default(),
 		SQL: o.prompt(site),
 		Peers: Peers{

@@ -21,12 +21,17 @@ func contact(sw db.Device) blocking.Switch {
 	return blocking.Switch{MAC: sw.MAC, IP: sw.IP, Version: int(version), Community: community}
 }
 
-// SwitchPoE is PoE through server-blocking. Each switch is told of all its ports at once;
-// different switches, at the same time.
-type SwitchPoE struct{ *blocking.Client }
+// Switches reaches switches through server-blocking.
+type Switches struct{ *blocking.Client }
 
-// Switch implements PoE.
-func (s SwitchPoE) Switch(ctx context.Context, ports []PoEPort, on bool) []error {
+// PortLabels returns what the ports of a switch call themselves in LLDP.
+func (s Switches) PortLabels(ctx context.Context, sw db.Device) (map[string]int, error) {
+	return s.Labels(ctx, contact(sw))
+}
+
+// Switch implements PoE. Each switch is told of all its ports at once; different switches,
+// at the same time.
+func (s Switches) Switch(ctx context.Context, ports []PoEPort, on bool) []error {
 	type request struct {
 		sw    blocking.Switch
 		ports []int

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,9 +69,14 @@ func (s *Switch) Neighbor(port int, mac, ip, name string) {
 	s.change(func() { s.neighbors[port] = peer{mac, ip, name} })
 }
 
-// Station makes a switch learn MACs on a port.
+// Station makes a switch learn MACs on a port, and only there.
 func (s *Switch) Station(port int, macs ...string) {
-	s.change(func() { s.stations[port] = append(s.stations[port], macs...) })
+	s.change(func() {
+		for other, list := range s.stations {
+			s.stations[other] = slices.DeleteFunc(list, func(mac string) bool { return slices.Contains(macs, mac) })
+		}
+		s.stations[port] = append(s.stations[port], macs...)
+	})
 }
 
 // Feed connects a device that takes power from a port.

@@ -50,6 +50,10 @@ func link(text string, seen time.Time) Link {
 	return l
 }
 
+func update(stored []Link, scans []Scan, kind func(mac string) Kind, now time.Time) []Link {
+	return Discover(scans, kind).Update(stored, kind, now)
+}
+
 func texts(links []Link) []string {
 	list := make([]string, len(links))
 	for i, l := range links {
@@ -139,13 +143,13 @@ func TestUpdate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got := Update(test.stored, test.scans, kinds, t1)
+			got := update(test.stored, test.scans, kinds, t1)
 			if d := gocmp.Diff(test.want, texts(got)); d != "" {
 				t.Error(d)
 			}
 			slices.Reverse(test.scans)
 			slices.Reverse(test.stored)
-			if again := Update(test.stored, test.scans, kinds, t1); !slices.Equal(got, again) {
+			if again := update(test.stored, test.scans, kinds, t1); !slices.Equal(got, again) {
 				t.Errorf("in another order: %q", texts(again))
 			}
 		})
@@ -179,12 +183,12 @@ var cmpEmpty = gocmp.Transformer("empty", func(list []string) []string { return 
 // In 10.0 a link stored without a time, by the report of a node, makes the next scan fail.
 func TestDefectS6LinkWithoutTime(t *testing.T) {
 	stored := []Link{link("s1:3-n1", time.Time{}), link("s2:1-n2", time.Time{})}
-	for _, l := range Update(stored, []Scan{scan("s1", "", "3:n1")}, kinds, t1) {
+	for _, l := range update(stored, []Scan{scan("s1", "", "3:n1")}, kinds, t1) {
 		if l.LastSeen.IsZero() {
 			t.Errorf("%+v has no time", l)
 		}
 	}
-	got := Update(stored, []Scan{scan("s1", "", "3:n3")}, kinds, t1)
+	got := update(stored, []Scan{scan("s1", "", "3:n3")}, kinds, t1)
 	if d := gocmp.Diff([]string{"n2-s2:1", "n3-s1:3"}, texts(got)); d != "" {
 		t.Error(d)
 	}
@@ -193,7 +197,7 @@ func TestDefectS6LinkWithoutTime(t *testing.T) {
 // In 10.0 links that are not seen any more stay confirmed.
 func TestDefectN10Unconfirm(t *testing.T) {
 	stored := []Link{link("s1:3-n1", t0), link("s1:4-s2:1", t0), link("s2:5-n2", t0)}
-	got := Update(stored, []Scan{scan("s1", "", "9:n9")}, kinds, t1)
+	got := update(stored, []Scan{scan("s1", "", "9:n9")}, kinds, t1)
 	if d := gocmp.Diff([]string{"n1-s1:3?", "n2-s2:5", "n9-s1:9", "s1:4-s2:1?"}, texts(got)); d != "" {
 		t.Error(d)
 	}
@@ -220,7 +224,7 @@ func TestDefectN10ReductionUntilStable(t *testing.T) {
 			want = append(want, fmt.Sprintf("%s:2-%s:1", name(i-1), name(i)))
 		}
 	}
-	if d := gocmp.Diff(want, texts(Update(nil, scans, kinds, t1))); d != "" {
+	if d := gocmp.Diff(want, texts(update(nil, scans, kinds, t1))); d != "" {
 		t.Error(d)
 	}
 }
@@ -299,7 +303,7 @@ func TestTreesAreFound(t *testing.T) {
 			want[i] = l
 		}
 		slices.SortFunc(want, compare)
-		if d := gocmp.Diff(texts(want), texts(Update(nil, n.scans, kinds, t1))); d != "" {
+		if d := gocmp.Diff(texts(want), texts(update(nil, n.scans, kinds, t1))); d != "" {
 			t.Fatal(d)
 		}
 	})
@@ -339,7 +343,7 @@ func drawScans(t *rapid.T) []Scan {
 func TestUpdateIsConsistent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		stored, scans := drawLinks(t), drawScans(t)
-		got := Update(stored, scans, kinds, t2)
+		got := update(stored, scans, kinds, t2)
 		joined, nodes, ports := groups{}, map[string]bool{}, map[port]bool{}
 		for _, l := range got {
 			if l.MAC1 >= l.MAC2 || kinds(l.MAC1) == None || kinds(l.MAC2) == None || l.LastSeen.IsZero() || l.LastSeen.After(t2) {
@@ -363,13 +367,13 @@ func TestUpdateIsConsistent(t *testing.T) {
 		}
 		slices.Reverse(stored)
 		slices.Reverse(scans)
-		if again := Update(stored, scans, kinds, t2); !slices.Equal(got, again) {
+		if again := update(stored, scans, kinds, t2); !slices.Equal(got, again) {
 			t.Fatalf("%q in another order: %q", texts(got), texts(again))
 		}
 		if again := Clean(got, kinds); !slices.Equal(got, again) {
 			t.Fatalf("%q cleaned again: %q", texts(got), texts(again))
 		}
-		if again := Update(got, scans, kinds, t2); !slices.Equal(got, again) {
+		if again := update(got, scans, kinds, t2); !slices.Equal(got, again) {
 			t.Fatalf("%q scanned again: %q", texts(got), texts(again))
 		}
 	})
@@ -400,7 +404,7 @@ func BenchmarkUpdate(b *testing.B) {
 		scans = append(scans, s)
 	}
 	for b.Loop() {
-		if got := Update(nil, scans, kinds, t1); len(got) != nodes+switches-1 {
+		if got := update(nil, scans, kinds, t1); len(got) != nodes+switches-1 {
 			b.Fatalf("%d links", len(got))
 		}
 	}

@@ -46,31 +46,45 @@ func Aliases(scans []Scan, kind func(mac string) Kind) map[string]string {
 // longAgo is when a link was seen whose time is not known: 10.0 stores some without.
 var longAgo = time.Unix(1, 0)
 
-// Update returns the links of a platform after scans that were made now, given the links
-// that were stored. Links of scanned devices that are not seen any more become
-// unconfirmed.
-func Update(stored []Link, scans []Scan, kind func(mac string) Kind, now time.Time) []Link {
+// Discovery is what scans show.
+type Discovery struct {
+	links   []Link
+	scanned map[string]bool
+}
+
+// Discover works out what scans show. It takes the most of the time of a scan.
+func Discover(scans []Scan, kind func(mac string) Kind) Discovery {
+	d := Discovery{scanned: map[string]bool{}}
+	for _, s := range scans {
+		d.scanned[s.MAC] = true
+	}
 	scans = resolve(scans, kind)
 	lldp := lldpLinks(scans)
 	for i := range lldp {
-		lldp[i].Confirmed = true
+		lldp[i].Confirmed = true // more than what is deduced
 	}
-	fresh := Clean(slices.Concat(lldp, analyse(scans, lldp, kind)), kind)
-	for i := range fresh {
-		fresh[i].Confirmed, fresh[i].LastSeen = true, now
-	}
-	stored = Unconfirm(stored, func(mac string) bool {
-		return slices.ContainsFunc(scans, func(s Scan) bool { return s.MAC == mac })
-	})
-	for i, l := range stored {
+	d.links = Clean(slices.Concat(lldp, analyse(scans, lldp, kind)), kind)
+	return d
+}
+
+// Update returns the links of a platform after a discovery that was made now, given the
+// links that were stored. Links of scanned devices that are not seen any more become
+// unconfirmed.
+func (d Discovery) Update(stored []Link, kind func(mac string) Kind, now time.Time) []Link {
+	all := Unconfirm(stored, func(mac string) bool { return d.scanned[mac] })
+	for i, l := range all {
 		switch {
 		case l.LastSeen.IsZero():
-			stored[i].LastSeen = longAgo
+			all[i].LastSeen = longAgo
 		case l.LastSeen.After(now): // the clock was set back
-			stored[i].LastSeen = now
+			all[i].LastSeen = now
 		}
 	}
-	return Clean(slices.Concat(fresh, stored), kind)
+	for _, l := range d.links {
+		l.Confirmed, l.LastSeen = true, now
+		all = append(all, l)
+	}
+	return Clean(all, kind)
 }
 
 // resolve replaces aliases by main MACs, and drops what is seen of no device and of the
