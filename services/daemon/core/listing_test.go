@@ -88,6 +88,46 @@ func TestListDevices(t *testing.T) {
 	}
 }
 
+// TestCN21VPNNodes: node show tells virtual machines and nodes of the VPN by other rules
+// than device show.
+func TestCN21VPNNodes(t *testing.T) {
+	r := registry.New(netip.MustParsePrefix("192.168.152.1/24"))
+	for mac, want := range map[string][2]string{
+		"52:54:00:00:00:02": {"physical", "node (vpn)"},
+		"02:00:00:00:00:03": {"physical", "node (physical)"},
+	} {
+		r.Put(db.Device{MAC: mac, Name: "n", Type: registry.Node, Image: "alice/a:latest"})
+		d := r.View().ByMAC(mac)
+		if got := [2]string{d.Kind(), d.TypeText()}; got != want {
+			t.Errorf("%s: %q, want %q", mac, got, want)
+		}
+	}
+	r.Put(db.Device{MAC: "02:00:00:00:00:04", Name: "v", Type: registry.Node, Virtual: true})
+	if d := r.View().ByName("v"); d.Kind() != "vpn" || d.TypeText() != "node (virtual)" {
+		t.Errorf("a virtual node with another MAC: %q, %q", d.Kind(), d.TypeText())
+	}
+}
+
+// TestCN20StableOrder: lists are sorted, whatever the order in which they were filled.
+func TestCN20StableOrder(t *testing.T) {
+	names := []string{"b", "a", "C", "a-2", "a1"}
+	want := ""
+	for i := range names {
+		r := registry.New(netip.MustParsePrefix("192.168.152.1/24"))
+		for j := range names {
+			name := names[(i+j)%len(names)]
+			r.Put(db.Device{MAC: "02:00:00:00:00:0" + string(rune('1'+(i+j)%len(names))), Name: name, Type: registry.Node, Image: "alice/x:latest"})
+		}
+		got := listNodes(r.View(), "alice", true) + listDevices(r.View())
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
 func TestListImages(t *testing.T) {
 	created := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	all := []*image{

@@ -77,6 +77,31 @@ func TestCheck(t *testing.T) {
 		{"sw2", "snmp.version=3", "Failed: value of setting 'snmp.version' should be '1' or '2'.\n"},
 		{"unknown-000007", "type=switch snmp.version=2", text.Done},
 		{"unknown-000007", "type=node", "Failed: setting 'type' only allows value 'switch'.\n"},
+		{"sw,unknown-000007", "snmp.version=2 type=switch", "Failed: setting 'type' can only be applied to unknown devices.\n"},
+		{"rpi1", "snmp.version=2 type=switch", "Failed: setting 'type' can only be applied to unknown devices.\n"},
+		{"rpi1,rpi2", "snmp.version=2", "Failed: devices rpi1 and rpi2 are not  switches, so 'snmp.version' setting cannot be applied.\n"},
+		{"sw", "lldp.explore=yes", "Failed: setting 'lldp.explore' only allows values 'true' or 'false'.\n"},
+		{"sw", "poe.reboots=", "Failed: setting 'poe.reboots' only allows values 'true' or 'false'.\n"},
+		{"sw", "lldp.explore=false poe.reboots=true", "Failed: cannot set 'poe.reboots' to true unless 'lldp.explore' is set to true too.\n"},
+		{"sw,sw2", "poe.reboots=true", "Failed: cannot set 'poe.reboots' to true unless 'lldp.explore' is set to true too.\n"},
+		{"rpi1", "kexec.allow=1", "Failed: setting 'kexec.allow' only allows values 'true' or 'false'.\n"},
+		{"rpi1", "boot.timeout=x", "Failed: 'x' is not a valid value for option 'boot.timeout'.\n        Use for example '180' for waiting 3 minutes before considering the node is stuck and force-rebooting it, or 'none' to disable.\n"},
+		{"vn1", "boot.delay=-1", "Failed: '-1' is not a valid value for option 'boot.delay'.\n        Use for example '2' for 2s, '0' to disable, 'random' for a random delay between 1 and 10s.\n"},
+		{"vn1", "boot.delay=0 boot.retries=0", reboot},
+		{"vn1", "cpu.cores=-1", "Failed: '-1' is not a valid value for cpu.cores (expecting for instance 1 or 4).\n"},
+		{"vn1", "disks=none", reboot},
+		{"vn1", "networks=Walt-net", "Failed: Could not parse networks value 'Walt-net'.\n        Check 'walt help show device-config' for more info.\n"},
+		{"vn1", "networks=walt-net,home[LAT=8MS,bw=1gbps]", reboot},
+		{"sw,server,rpi1", "ram=1G", "Failed: Devices sw and walt-server are not  nodes, and node rpi1 is not virtual, so 'ram' setting is not supported.\n"},
+		{"sw,sw2,server", "netsetup=LAN", "Failed: Devices sw and sw2 are not  devices managed inside walt-net, and walt-server is the WALT server.\n"},
+		{"server", "netsetup=LAN", "Failed: walt-server is the WALT server.\n"},
+		{"rpi1", "expose=80", badExpose("80")},
+		{"rpi1", "expose=0:80", badExpose("0:80")},
+		{"rpi1", "expose=80:65536", badExpose("80:65536")},
+		{"rpi1", "expose=80:81,", badExpose("80:81,")},
+		{"rpi1,rpi2", "expose=none", text.Done},
+		{"rpi2", "expose=443:8080", text.Done},
+		{"rpi1", "netsetup=LAN netsetup=x netsetup=NAT", reboot},
 		{"sw", "type=switch", "Failed: setting 'type' can only be applied to unknown devices.\n"},
 	}
 	v := platform()
@@ -98,6 +123,41 @@ func TestCheck(t *testing.T) {
 		}
 		if got != test.want {
 			t.Errorf("%s %s:\n%q, want\n%q", test.set, test.args, got, test.want)
+		}
+	}
+}
+
+func badExpose(value string) string {
+	return "Failed: '" + value + "' is not a valid value for option 'expose'.\n" +
+		"        Use for example '80:8088' (device port 80 <-> server port 8088), or 'none'.\n" +
+		"        Several redirects are possible, e.g., '80:8088,443:8443'.\n"
+}
+
+// TestDefectS9TextsAndChecks: 10.0 prints the text about redirects without its values, and
+// accepts lldp.explore without snmp.version.
+func TestDefectS9TextsAndChecks(t *testing.T) {
+	r := registry.New(netip.MustParsePrefix("192.168.152.1/24"))
+	r.Put(db.Device{MAC: "02:00:00:00:00:05", Name: "sw", Type: registry.Switch, Conf: map[string]any{"snmp.community": "c"}})
+	v := r.View()
+	_, err := Check(v, v.Devices(), []string{"lldp.explore"}, map[string]string{"lldp.explore": "true"})
+	if err == nil || !strings.Contains(err.Error(), "unless 'snmp.version' and 'snmp.community' are defined too") {
+		t.Errorf("lldp.explore with a community only: %v", err)
+	}
+	v = platform()
+	_, err = Check(v, []*registry.Device{v.ByName("rpi1")}, []string{"expose"}, map[string]string{"expose": "1:8080"})
+	if err == nil || err.Error() != "Failed: server port '8080' is already used for another redirect." {
+		t.Errorf("expose: %v", err)
+	}
+}
+
+// TestCN37UnorderedTexts: names come in one order, always the same.
+func TestCN37UnorderedTexts(t *testing.T) {
+	v := platform()
+	for range 20 {
+		_, err := Check(v, []*registry.Device{v.ByName("vn1")}, []string{"disks"}, map[string]string{"disks": "1G[template=x]"})
+		want := "Failed: Disk template must be one of: none ext4 fat32 hybrid-boot-v hybrid-boot-p\n        Check 'walt help show device-config' for more info."
+		if err == nil || err.Error() != want {
+			t.Fatalf("disks: %v", err)
 		}
 	}
 }

@@ -36,6 +36,34 @@ func TestSentence(t *testing.T) {
 	}
 }
 
+// TestCN36SentencesKeepTheirQuirks: whole sentences in lower case, blanks in negations,
+// and misspellings, as users know them.
+func TestCN36SentencesKeepTheirQuirks(t *testing.T) {
+	for want, got := range map[string]string{
+		"Failed: devices B and a are not  switches, so 'x' setting cannot be applied.":                 About("Failed: %s is(are) not a() switch(switches), so 'X' setting cannot be applied.", []string{"B", "a"}, Devices, "and"),
+		"Node rpi3B: failed poe-reboot (snmp issue)":                                                   Sentence("%s: failed PoE-reboot (SNMP issue)", []string{"rpi3B"}),
+		"Sorry, IP address of A in unknown.":                                                           UnknownIP("A").Error(),
+		"Connot find any images belonging to a user with name 'A'.\nMake sure you typed it correctly.": NoImagesOf("A").Error(),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestCN19TitlesAreCut: to the longest cell of the whole table.
+func TestCN19TitlesAreCut(t *testing.T) {
+	cell := "walt:bob/image-123" // 18 characters
+	got := Table([]string{"clonable_image_link", "x"}, [][]any{{cell, nil}})
+	if want := "clonable-image-lin  x\n------------------  -\n" + cell + "   "; got != want {
+		t.Errorf("got\n%q, want\n%q", got, want)
+	}
+	got = Table([]string{"booted"}, [][]any{{nil}}) // None counts four
+	if want := "boot\n----\n    "; got != want {
+		t.Errorf("got\n%q, want\n%q", got, want)
+	}
+}
+
 func TestParagraph(t *testing.T) {
 	if got, want := Paragraph("T:", "c", ""), "\n\x1b[1mT:\n\x1b[0m\nc\n\n"; got != want {
 		t.Errorf("Paragraph = %q, want %q", got, want)
