@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	nethttp "net/http"
 	"net/url"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/waltos/waltos/services/state"
 )
@@ -108,66 +105,6 @@ func (h *handler) images(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	return nil
 }
 
-// record is one entry of /api/v1/logs, client-api 5.5.
-type record struct {
-	Timestamp float64 `json:"timestamp"`
-	Line      string  `json:"line"`
-	Issuer    string  `json:"issuer"`
-	Stream    string  `json:"stream"`
-}
-
-// projectStart is the earliest time of a log query.
-const projectStart = 1340000000
-
-func (h *handler) logs(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	query := r.URL.Query()
-	if last(query, "from") == "" || last(query, "to") == "" {
-		return fail(nethttp.StatusBadRequest, "Query parameters 'from' and 'to' are required.")
-	}
-	var bounds [2]float64
-	for i, name := range []string{"from", "to"} {
-		value, err := strconv.ParseFloat(last(query, name), 64)
-		if err != nil || math.IsNaN(value) || math.IsInf(value, 0) {
-			// The body is such a text, not JSON: clients know it (CN-26).
-			return fail(nethttp.StatusBadRequest, `{"code": 400, "message": "cannot interpret '%s' as a 'float'."}`, last(query, name))
-		}
-		bounds[i] = value
-	}
-	unit := 1.0
-	switch last(query, "ts_unit") {
-	case "", "s":
-	case "ms":
-		unit = 1000
-	default:
-		return fail(nethttp.StatusBadRequest, "Query parameter 'ts_unit' should be 's' (seconds) or 'ms' (milliseconds)")
-	}
-	latest := float64(h.cfg.Now().Add(2*time.Second).UnixMilli()) / 1000
-	for i, name := range []string{"ts_from", "ts_to"} {
-		bounds[i] /= unit
-		switch {
-		case bounds[i] < projectStart:
-			return fail(nethttp.StatusBadRequest, "Query parameter '%s' is invalid (earlier than WALT project startup date!)", name)
-		case bounds[i] > latest:
-			return fail(nethttp.StatusBadRequest, "Query parameter '%s' is invalid, it refers to a date in the future.\n"+
-				"Note: you can use 'ts_unit' query parameter to specify the unit (i.e. 's' for seconds, 'ms' for milliseconds).", name)
-		}
-	}
-	var found []state.LogRecord
-	request := state.LogsRequest{From: bounds[0], To: bounds[1], Issuer: last(query, "issuer"), Stream: last(query, "stream")}
-	if err := h.call(r.Context(), state.MethodLogs, request, &found); err != nil {
-		return err
-	}
-	logs := make([]record, len(found))
-	for i, l := range found {
-		logs[i] = record{l.Timestamp * unit, l.Line, l.Issuer, l.Stream}
-	}
-	writeJSON(w, r, nethttp.StatusOK, struct {
-		Count int      `json:"num_logs"`
-		Logs  []record `json:"logs"`
-	}{len(logs), logs})
-	return nil
-}
-
 func (h *handler) call(ctx context.Context, method string, arg, reply any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -186,30 +123,21 @@ func last(query url.Values, name string) string {
 	return values[len(values)-1]
 }
 
-// truth reads a boolean: any JSON value, tested as Python tests it.
+// truth reads a boolean: true, false or a number, in JSON (CN-26).
 func truth(text string) (bool, error) {
 	if text == "" {
 		return false, nil
 	}
 	var v any
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return false, fail(nethttp.StatusBadRequest, "cannot interpret '%s' as a 'bool'.", text)
+	if err := json.Unmarshal([]byte(text), &v); err == nil {
+		switch v := v.(type) {
+		case bool:
+			return v, nil
+		case float64:
+			return v != 0, nil
+		}
 	}
-	switch v := v.(type) {
-	case nil:
-		return false, nil
-	case bool:
-		return v, nil
-	case float64:
-		return v != 0, nil
-	case string:
-		return v != "", nil
-	case []any:
-		return len(v) > 0, nil
-	case map[string]any:
-		return len(v) > 0, nil
-	}
-	return false, nil
+	return false, fail(nethttp.StatusBadRequest, "cannot interpret '%s' as a 'bool'.", text)
 }
 
 // filters makes a predicate of the query: every field given must be equal. An empty

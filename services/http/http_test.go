@@ -20,14 +20,41 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/state"
 )
 
 // platform is a state whose daemon answers image and log requests.
 type platform struct {
 	*state.Watcher
-	asked []any
-	away  bool
+	asked   []any
+	away    bool
+	missing []state.NotReady
+	// logs sends the parts of a history; nil: one line.
+	logs func(ctx context.Context, send func(state.LogsPart) error) error
+}
+
+// Stream plays server-main; parts travel as they do between processes.
+func (p *platform) Stream(ctx context.Context, method string, arg any, take func(decode func(any) error) error) error {
+	if p.away || method != state.StreamLogs {
+		return errors.New("the other process went away")
+	}
+	p.asked = append(p.asked, arg)
+	send := func(part state.LogsPart) error {
+		encoded, err := connector.Encode(part)
+		if err != nil {
+			return err
+		}
+		return take(func(v any) error { return connector.Decode(encoded, v) })
+	}
+	if p.logs != nil {
+		return p.logs(ctx, send)
+	}
+	if err := send(state.LogsPart{Count: 1}); err != nil {
+		return err
+	}
+	return send(state.LogsPart{Count: 1, Records: []state.LogRecord{{Timestamp: 1700000000.5, Line: "<a> & b", Issuer: "n1", Stream: "s"}}})
 }
 
 func (p *platform) Call(_ context.Context, method string, arg, reply any) error {
@@ -41,8 +68,10 @@ func (p *platform) Call(_ context.Context, method string, arg, reply any) error 
 			{FullName: "bob/img:latest", User: "bob", ID: "1", InUse: true, Created: "2026-11-22 10:00:00", Compatibility: []string{"pc-x86-64"}},
 			{FullName: "waltplatform/x:latest", User: "waltplatform", ID: "2"},
 		}
-	case *[]state.LogRecord:
-		*reply = []state.LogRecord{{Timestamp: 1700000000.5, Line: "<a> & b", Issuer: "n1", Stream: "s"}}
+	case *[]state.NotReady:
+		*reply = p.missing
+	case *[]metrics.Family:
+		*reply = []metrics.Family{metrics.Gauge("walt_process_up", "Up.", metrics.Value(1, "process", "server-main"))}
 	default:
 		return fmt.Errorf("no such method: %s", method)
 	}
@@ -71,8 +100,13 @@ func newPlatform(t testing.TB) (nethttp.Handler, *platform) {
 		}
 	}
 	doc := t.TempDir()
-	if err := os.WriteFile(filepath.Join(doc, "index.html"), []byte("<p>doc"), 0o644); err != nil {
+	if err := os.Mkdir(filepath.Join(doc, "_static"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"index.html": "<p>doc", "_static/font.woff2": "font"} {
+		if err := os.WriteFile(filepath.Join(doc, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p := &platform{Watcher: state.Fixed(state.Snapshot{Version: 1, Devices: []state.Device{
 		{MAC: "02:00:00:00:00:02", IP: "192.168.152.2", Name: "n1", Type: "node", Model: "pc-x86-64", Booted: true,
@@ -84,7 +118,9 @@ func newPlatform(t testing.TB) (nethttp.Handler, *platform) {
 	}})}
 	return NewHandler(Config{
 		Tree:  &bootfile.Tree{Network: netip.MustParsePrefix("192.168.152.1/24"), Static: filepath.Join(doc, "none"), State: p},
-		State: p, Doc: doc, Now: func() time.Time { return now },
+		State: p, Doc: doc, Name: "localhost", Server: netip.MustParsePrefix("192.168.152.1/24"),
+		Clients: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Now:     func() time.Time { return now },
 	}), p
 }
 
@@ -134,6 +170,7 @@ func TestBootFiles(t *testing.T) {
 		{"/boot/%2e%2e/%2e%2e/%2e%2e/secret", "192.168.152.2", 400, "Invalid path.\n"},
 		{"/boot/..%2f..%2f..%2fsecret", "192.168.152.2", 400, "Invalid path.\n"},
 		{"/boot/a%00b", "192.168.152.2", 404, "No such file.\n"},
+		{"/boot/start.ipxe?node_ip=192.168.152.2", "192.168.152.1", 200, "#!ipxe\n"}, // a virtual node
 		{"/boot/start.ipxe?node_ip=x", "192.168.152.2", 400, "Invalid node_ip.\n"},
 	} {
 		r := get(t, h, "GET", c.target, c.client, "Prefer", "errors=text-only")
@@ -167,7 +204,19 @@ func TestPagesAndErrors(t *testing.T) {
 		{"GET", "/doc/", "", 200, "text/html; charset=utf-8", "<p>doc"},
 		{"GET", "/doc/missing", "errors=text-only", 404, "text/plain; charset=UTF-8", "File does not exist.\n"},
 		{"GET", "/doc/../../x", "errors=text-only", 404, "text/plain; charset=UTF-8", "File does not exist.\n"},
-		{"GET", "/readyz", "", 200, "text/plain; charset=UTF-8", "ready\n"},
+		{"GET", "/doc/_static/font.woff2", "", 200, "font/woff2", "font"},
+		{"GET", "/readyz", "", 200, "application/json", "[]"},
+		{"GET", "/walt-vpn/server", "", 200, textType, "localhost"},
+		{"GET", "/walt-vpn/node-conf/vpn-mac", "", 200, textType, ""},
+		{"GET", "/walt-vpn/node-conf/ssh-pubkey-cert", "", 200, textType, ""},
+		{"GET", "/walt-vpn/node-conf/http-path", "", 200, textType, "walt-vpn/per-ip/127-0-0-1"},
+		{"GET", "/walt-vpn/node-conf/http-path?fake_requester_ip=192.168.152.2", "", 200, textType, "walt-vpn/per-ip/192-168-152-2"},
+		{"GET", "/walt-vpn/node-conf/public.pem", "errors=text-only", 404, "text/plain; charset=UTF-8", "File does not exist.\n"},
+		{"GET", "/walt-vpn/per-ip/192-168-152-2/start.ipxe", "", 200, textType, "#!ipxe\n"},
+		{"GET", "/walt-vpn/per-ip/192-168-152-2/boot.sig", "errors=text-only", 404, "text/plain; charset=UTF-8", "No such file.\n"},
+		{"GET", "/walt-vpn/per-ip/x/start.ipxe", "errors=text-only", 400, "text/plain; charset=UTF-8", "Invalid request.\n"},
+		{"GET", "/walt-vpn/other", "errors=text-only", 404, "text/plain; charset=UTF-8", "Not found: '/walt-vpn/other'\n"},
+		{"POST", "/walt-vpn/enroll", "errors=text-only", 400, "text/plain; charset=UTF-8", "Public key not provided.\n"},
 		{"GET", "/x", "", 404, textType, "<title>Error: 404 Not Found</title>"},
 		{"GET", "/<x>", "", 404, textType, "Not found: &#39;/&lt;x&gt;&#39;"},
 		{"GET", "/x", "errors=text-only", 404, "text/plain; charset=UTF-8", "Not found: '/x'\n"},
@@ -220,6 +269,7 @@ func TestNodes(t *testing.T) {
 		"ip=192.168.152.2":          "n1",
 		"mac=02:00:00:00:00:03":     "n2",
 		"image=bob/i%3C%26%3E:x":    "n2",
+		"booted=null":               "400 cannot interpret 'null' as a 'bool'.\n",
 		"booted=True":               "400 cannot interpret 'True' as a 'bool'.\n",
 		"config=x":                  "400 'config' is not a valid filtering field.\n",
 		"type=":                     "400 'type' is not a valid filtering field.\n",
@@ -256,14 +306,19 @@ func TestImagesAndLogs(t *testing.T) {
 	if got, want := body(t, r), `{"num_logs":1,"logs":[{"timestamp":1700000000500,"line":"<a> & b","issuer":"n1","stream":"s"}]}`; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
+	r = get(t, h, "HEAD", "/api/v1/logs?from=1700000000&to=1700000001", "127.0.0.1")
+	if got := body(t, r); got != "" || r.StatusCode != 200 || r.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("HEAD: %d %v %q", r.StatusCode, r.Header, got)
+	}
+	p.asked = p.asked[:2]
 	if want := []any{state.ImagesRequest{Refresh: true}, state.LogsRequest{From: 1.7e9, To: 1700000001, Issuer: "n1", Stream: "s.*"}}; !reflect.DeepEqual(p.asked, want) {
 		t.Errorf("asked %+v", p.asked)
 	}
 	for query, want := range map[string]string{
 		"":                       "Query parameters 'from' and 'to' are required.\n",
 		"from=1700000000":        "Query parameters 'from' and 'to' are required.\n",
-		"from=x&to=1700000000":   `{"code": 400, "message": "cannot interpret 'x' as a 'float'."}` + "\n",
-		"from=1700000000&to=nan": `{"code": 400, "message": "cannot interpret 'nan' as a 'float'."}` + "\n",
+		"from=x&to=1700000000":   "cannot interpret 'x' as a 'float'.\n",
+		"from=1700000000&to=nan": "cannot interpret 'nan' as a 'float'.\n",
 		"from=1700000000&to=1700000000&ts_unit=m": "Query parameter 'ts_unit' should be 's' (seconds) or 'ms' (milliseconds)\n",
 		"from=1&to=1700000000":                    "Query parameter 'ts_from' is invalid (earlier than WALT project startup date!)\n",
 		"from=1700000000&to=1800000003":           "Query parameter 'ts_to' is invalid, it refers to a date in the future.\nNote: you can use 'ts_unit' query parameter to specify the unit (i.e. 's' for seconds, 'ms' for milliseconds).\n",
@@ -320,7 +375,7 @@ func TestServe(t *testing.T) {
 
 // FuzzRequest checks that no request ends the server or reads the secret.
 func FuzzRequest(f *testing.F) {
-	for _, target := range []string{"/", "/boot/kernel?node_ip=192.168.152.2", "/boot/../../../secret", "/api/v1/logs?from=1&to=2", "/api/v1/nodes?booted=[]"} {
+	for _, target := range []string{"/", "/walt-vpn/per-ip/192-168-152-2/../../secret?fake_requester_ip=::1", "/doc/../index.html", "/boot/kernel?node_ip=192.168.152.2", "/boot/../../../secret", "/api/v1/logs?from=1&to=2", "/api/v1/nodes?booted=[]"} {
 		f.Add(target)
 	}
 	h, _ := newPlatform(f)

@@ -3,8 +3,10 @@
 // Boot files and nodes are answered from memory and mounted images, also while the
 // daemon restarts; images and logs are asked from it.
 //
-// It refuses every method but GET and HEAD, and names that leave a boot directory.
-// The enrolment of VPN nodes (/walt-vpn) is not part of it.
+// It refuses names that leave a boot directory, and a node's question for the boot files
+// of another. The routes of the VPN answer as those of a server that has none. What
+// takes memory, places or time is bounded for each client and for all: connections,
+// headers, histories of logs, the patience with clients that read nothing.
 package http
 
 import (
@@ -12,7 +14,9 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/netip"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/bootfile"
 	"github.com/waltos/waltos/services/internal/setup"
 	"github.com/waltos/waltos/services/notify"
@@ -38,10 +42,21 @@ func Main(ctx context.Context, args []string) error {
 		return fmt.Errorf("cannot say that HTTP is ready: %w", err)
 	}
 	err = Serve(ctx, ln, Config{
-		Tree:  &bootfile.Tree{Network: conf.Server(), Static: *static, State: watcher},
-		State: watcher,
-		Doc:   *doc,
+		Tree:    &bootfile.Tree{Network: conf.Server(), Static: *static, State: watcher},
+		State:   watcher,
+		Server:  conf.Server(),
+		Clients: clients(conf),
+		Name:    conf.HostName,
+		Doc:     *doc,
 	})
 	<-watcher.Done()
 	return err
+}
+
+// clients returns the networks of users.
+func clients(conf *hcl.Site) (networks []netip.Prefix) {
+	for _, text := range conf.Access.Clients {
+		networks = append(networks, netip.MustParsePrefix(text).Masked()) // checked with the site
+	}
+	return networks
 }

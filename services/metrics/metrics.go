@@ -11,6 +11,7 @@ package metrics
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,41 +168,53 @@ func (s *Set) Durations(name, help string, labels ...string) *Durations {
 	return d
 }
 
-// maxSeries bounds the values of a label.
+// maxSeries bounds the series of an instrument.
 const maxSeries = 128
 
-// By is an instrument for each value of one label, made when the value first comes.
+// By is an instrument for each combination of values of some labels, made when it first
+// comes.
 type By[T any] struct {
-	newOne func(value string) *T
+	newOne func(labels ...string) *T
+	labels []string
 	mu     sync.RWMutex
 	all    map[string]*T
 }
 
-// With returns the instrument of a value; beyond 128 of them, that of "other".
-func (b *By[T]) With(value string) *T {
+func newBy[T any](labels []string, newOne func(labels ...string) *T) *By[T] {
+	return &By[T]{newOne: newOne, labels: labels, all: map[string]*T{}}
+}
+
+// With returns the instrument of values, one for each label; beyond 128 of them, that of
+// "other" for each.
+func (b *By[T]) With(values ...string) *T {
+	key := strings.Join(values, "\x00")
 	b.mu.RLock()
-	one := b.all[value]
+	one := b.all[key]
 	b.mu.RUnlock()
 	if one != nil {
 		return one
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.all) >= maxSeries && b.all[value] == nil {
-		value = "other"
+	if len(b.all) >= maxSeries && b.all[key] == nil {
+		key, values = "other", slices.Repeat([]string{"other"}, len(values))
 	}
-	if b.all[value] == nil {
-		b.all[value] = b.newOne(value)
+	if b.all[key] == nil {
+		var labels []string
+		for i, label := range b.labels {
+			labels = append(labels, label, values[i])
+		}
+		b.all[key] = b.newOne(labels...)
 	}
-	return b.all[value]
+	return b.all[key]
 }
 
-// CountersBy returns counters by the values of a label.
-func (s *Set) CountersBy(name, help, label string) *By[Counter] {
-	return &By[Counter]{newOne: func(value string) *Counter { return s.Counter(name, help, label, value) }, all: map[string]*Counter{}}
+// CountersBy returns counters by the values of labels.
+func (s *Set) CountersBy(name, help string, labels ...string) *By[Counter] {
+	return newBy(labels, func(labels ...string) *Counter { return s.Counter(name, help, labels...) })
 }
 
-// DurationsBy returns histograms by the values of a label.
-func (s *Set) DurationsBy(name, help, label string) *By[Durations] {
-	return &By[Durations]{newOne: func(value string) *Durations { return s.Durations(name, help, label, value) }, all: map[string]*Durations{}}
+// DurationsBy returns histograms by the values of labels.
+func (s *Set) DurationsBy(name, help string, labels ...string) *By[Durations] {
+	return newBy(labels, func(labels ...string) *Durations { return s.Durations(name, help, labels...) })
 }

@@ -14,7 +14,7 @@ type Registrar interface {
 	Register(ctx context.Context, r Registration) error
 }
 
-// Method answers one kind of call that the snapshot does not serve (images, logs of
+// Method answers one kind of call that the snapshot does not serve (images of
 // the web API). decode reads the caller's argument; the reply is encoded as CBOR.
 type Method func(ctx context.Context, decode func(any) error) (any, error)
 
@@ -22,6 +22,7 @@ type Method func(ctx context.Context, decode func(any) error) (any, error)
 type Server struct {
 	registrar Registrar
 	methods   map[string]Method
+	streams   map[string]Stream
 
 	mu      sync.Mutex
 	version uint64
@@ -30,9 +31,9 @@ type Server struct {
 }
 
 // NewServer returns a server that gives no snapshot before the first Publish.
-// methods may be nil.
-func NewServer(registrar Registrar, methods map[string]Method) *Server {
-	return &Server{registrar: registrar, methods: methods, changed: make(chan struct{})}
+// methods and streams may be nil.
+func NewServer(registrar Registrar, methods map[string]Method, streams map[string]Stream) *Server {
+	return &Server{registrar: registrar, methods: methods, streams: streams, changed: make(chan struct{})}
 }
 
 // Publish makes s the state that every watcher is sent. It never waits for a watcher:

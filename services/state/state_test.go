@@ -3,10 +3,12 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +44,7 @@ func serve(t *testing.T, socket string) (*registrar, *Server, func()) {
 			err := decode(&text)
 			return text + text, err
 		},
-	})
+	}, map[string]Stream{"count": count})
 	done := make(chan error, 1)
 	go func() { done <- r.server.Serve(ctx, ln) }()
 	stop := func() {
@@ -178,4 +180,62 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// count sends the numbers below the one asked for, and says how it ended.
+func count(_ context.Context, decode func(any) error, send func(any) error) error {
+	var n int
+	if err := decode(&n); err != nil {
+		return err
+	}
+	for i := range n {
+		if err := send(i); err != nil {
+			return fmt.Errorf("stopped: %w", err)
+		}
+	}
+	return nil
+}
+
+func TestStream(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	_, _, stop := serve(t, socket)
+	w := Watch(t.Context(), socket, "")
+	var got []int
+	take := func(decode func(any) error) error {
+		var i int
+		err := decode(&i)
+		got = append(got, i)
+		return err
+	}
+	if err := w.Stream(t.Context(), "count", 4, take); err != nil || !slices.Equal(got, []int{0, 1, 2, 3}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := w.Stream(t.Context(), "count", 0, take); err != nil {
+		t.Error(err)
+	}
+	if err := w.Stream(t.Context(), "nothing", 0, take); err == nil || !strings.Contains(err.Error(), "no such method") {
+		t.Errorf("unknown method: %v", err)
+	}
+	err := w.Stream(t.Context(), "count", 1000, func(func(any) error) error { return errors.New("enough") })
+	if err == nil || !strings.Contains(err.Error(), "stopped: enough") {
+		t.Errorf("a reader that stops: %v", err)
+	}
+
+	// A reader that goes away, and the end of the daemon, end a stream that has no end.
+	endless := func(ctx context.Context, end func()) {
+		t.Helper()
+		ended, parts := make(chan struct{}), 0
+		err := w.Stream(ctx, "count", 1<<30, func(func(any) error) error {
+			if parts++; parts == 3 {
+				go func() { defer close(ended); end() }()
+			}
+			return nil
+		})
+		if <-ended; err == nil {
+			t.Error("the stream has an end")
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	endless(ctx, cancel)
+	endless(t.Context(), stop)
 }

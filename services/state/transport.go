@@ -44,6 +44,9 @@ func (s *Server) handle(ctx context.Context, p *connector.Peer, method string, b
 	if f := s.methods[method]; f != nil {
 		return f(ctx, func(v any) error { return connector.Decode(body, v) })
 	}
+	if f := s.streams[method]; f != nil {
+		return nil, serveStream(ctx, p, f, body)
+	}
 	return nil, fmt.Errorf("cannot call %q: %w", method, errUnknownMethod)
 }
 
@@ -71,7 +74,11 @@ func (s *Server) push(p *connector.Peer) {
 // connect keeps w up to date from the server at socket.
 func connect(socket string, w *Watcher) remote {
 	client := connector.Dial(socket, func(_ context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
-		if method != methodSnapshot {
+		switch method {
+		case methodPart:
+			return nil, w.streams.part(body)
+		case methodSnapshot:
+		default:
 			return nil, fmt.Errorf("cannot call %q: %w", method, errUnknownMethod)
 		}
 		var encoded []byte

@@ -31,6 +31,7 @@ type Watcher struct {
 
 	current atomic.Pointer[Snapshot]
 	changed chan struct{} // capacity 1
+	streams receivers
 
 	mu      sync.Mutex
 	encoded []byte        // what the cache file must hold

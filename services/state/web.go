@@ -4,7 +4,7 @@ package state
 // these methods to NewServer. Where it does not, the HTTP service answers 500.
 const (
 	MethodImages = "images" // ImagesRequest; answer: []Image
-	MethodLogs   = "logs"   // LogsRequest; answer: []LogRecord, in time order
+	StreamLogs   = "logs"   // LogsRequest; parts: LogsPart, in time order
 
 	MethodMetrics = "metrics" // no argument; answer: []metrics.Family of the daemon
 	MethodReady   = "ready"   // no argument; answer: []NotReady
@@ -38,9 +38,16 @@ type NotReady struct {
 	Reason string `json:"reason"`
 }
 
+// LogsPart is some of the lines selected. The first part may have none.
+type LogsPart struct {
+	Count   int64 // of all lines; the same in each part
+	Records []LogRecord
+}
+
 // LogRecord is one log line.
 type LogRecord struct {
-	Timestamp float64 // seconds since 1970
+	_         struct{} `cbor:",toarray"`
+	Timestamp float64  // seconds since 1970
 	Line      string
 	Issuer    string
 	Stream    string

@@ -154,7 +154,10 @@ func (m *memory) find(user, name string, remove bool) (bool, error) {
 	return false, nil
 }
 
-func (m *memory) QueryLogs(_ context.Context, f db.LogFilter, block func([]db.Record) error) error {
+func (m *memory) QueryCountedLogs(_ context.Context, f db.LogFilter, counted func(int64) error, block func([]db.Record) error) error {
+	if err := counted(1); err != nil {
+		return err
+	}
 	return block([]db.Record{{Time: time.Unix(5, 0), Line: f.StreamsRegexp, Issuer: f.Issuers[0], Stream: "s"}})
 }
 
@@ -749,9 +752,15 @@ func TestWebAPI(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("images %q", names)
 	}
-	logs, err := methods[state.MethodLogs](t.Context(), decode(state.LogsRequest{From: 1, To: 9, Issuer: "pc", Stream: "a|b"}))
-	if err != nil || !reflect.DeepEqual(logs, []state.LogRecord{{Timestamp: 5, Line: "^(a|b)$", Issuer: "pc", Stream: "s"}}) {
-		t.Errorf("logs %v, %v", logs, err)
+	var parts []state.LogsPart
+	err = p.webStreams()[state.StreamLogs](t.Context(), decode(state.LogsRequest{From: 1, To: 9, Issuer: "pc", Stream: "a|b"}), func(part any) error {
+		parts = append(parts, part.(state.LogsPart))
+		return nil
+	})
+	if err != nil || !reflect.DeepEqual(parts, []state.LogsPart{
+		{Count: 1}, {Count: 1, Records: []state.LogRecord{{Timestamp: 5, Line: "^(a|b)$", Issuer: "pc", Stream: "s"}}},
+	}) {
+		t.Errorf("logs %v, %v", parts, err)
 	}
 }
 

@@ -154,7 +154,7 @@ func open(ctx context.Context, o options) (*process, error) {
 	}
 	p.daemon = New(config)
 	p.measure(p.daemon.measures.set)
-	p.state = state.NewServer(p.daemon, p.daemon.webMethods())
+	p.state = state.NewServer(p.daemon, p.daemon.webMethods(), p.daemon.webStreams())
 	return p, nil
 }
 

@@ -2,19 +2,19 @@ package core
 
 import (
 	"context"
-	"errors"
 
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/state"
 )
 
-// maxWebLogs bounds the answer to a query of logs by the web API, in bytes: it is one
-// message to the HTTP service.
-const maxWebLogs = 8 << 20
-
 // webMethods are what the web API needs besides the published state.
 func (d *Daemon) webMethods() map[string]state.Method {
-	return map[string]state.Method{state.MethodImages: d.webImages, state.MethodLogs: d.webLogs, state.MethodMetrics: d.webMetrics, state.MethodReady: d.webReady}
+	return map[string]state.Method{state.MethodImages: d.webImages, state.MethodMetrics: d.webMetrics, state.MethodReady: d.webReady}
+}
+
+// webStreams are those whose answers may be of any size.
+func (d *Daemon) webStreams() map[string]state.Stream {
+	return map[string]state.Stream{state.StreamLogs: d.webLogs}
 }
 
 func (d *Daemon) webImages(ctx context.Context, decode func(any) error) (any, error) {
@@ -36,10 +36,11 @@ func (d *Daemon) webImages(ctx context.Context, decode func(any) error) (any, er
 	return all, nil
 }
 
-func (d *Daemon) webLogs(ctx context.Context, decode func(any) error) (any, error) {
+// webLogs sends the number of the lines selected, then the lines in blocks.
+func (d *Daemon) webLogs(ctx context.Context, decode func(any) error, send func(any) error) error {
 	var request state.LogsRequest
 	if err := decode(&request); err != nil {
-		return nil, err
+		return err
 	}
 	filter := db.LogFilter{Start: &request.From, End: &request.To}
 	if request.Issuer != "" {
@@ -49,18 +50,15 @@ func (d *Daemon) webLogs(ctx context.Context, decode func(any) error) (any, erro
 		filter.StreamsRegexp = "^(" + request.Stream + ")$"
 	}
 	if err := d.Logs.Flush(ctx); err != nil {
-		return nil, databaseError(err)
+		return databaseError(err)
 	}
-	found, size := []state.LogRecord{}, 0
-	err := d.Store.QueryLogs(ctx, filter, func(records []db.Record) error {
+	var part state.LogsPart
+	counted := func(n int64) error { part.Count = n; return send(part) }
+	return databaseError(d.Store.QueryCountedLogs(ctx, filter, counted, func(records []db.Record) error {
+		part.Records = part.Records[:0]
 		for _, r := range records {
-			found = append(found, state.LogRecord{Timestamp: seconds(r.Time), Line: r.Line, Issuer: r.Issuer, Stream: r.Stream})
-			size += len(r.Line) + len(r.Issuer) + len(r.Stream) + 64
+			part.Records = append(part.Records, state.LogRecord{Timestamp: seconds(r.Time), Line: r.Line, Issuer: r.Issuer, Stream: r.Stream})
 		}
-		if size > maxWebLogs {
-			return errors.New("there are too many log lines for one answer: ask for less time")
-		}
-		return nil
-	})
-	return found, databaseError(err)
+		return send(part)
+	}))
 }

@@ -183,14 +183,19 @@ func (c *Client) QueryLogs(ctx context.Context, filter LogFilter, f func([]Recor
 	if err != nil {
 		return err
 	}
-	defer cursor.Close()
-	for {
-		records, err := cursor.Next(ctx)
-		if err != nil || len(records) == 0 {
-			return err
-		}
-		if err := f(records); err != nil {
-			return err
-		}
+	return cursor.each(ctx, f)
+}
+
+// QueryCountedLogs is QueryLogs, and begins with a call of counted with the number of the
+// lines.
+func (c *Client) QueryCountedLogs(ctx context.Context, filter LogFilter, counted func(int64) error, f func([]Record) error) error {
+	cursor, err := c.openLogs(ctx, filter, true)
+	if err != nil {
+		return err
 	}
+	if err := counted(cursor.count); err != nil {
+		cursor.Close()
+		return err
+	}
+	return cursor.each(ctx, f)
 }

@@ -130,6 +130,12 @@ type wireStream struct {
 type wireHistory struct {
 	Cursor uint64
 	Filter LogFilter
+	Count  bool // count the lines before
+}
+
+type wireOpened struct {
+	Streams []wireStream
+	Count   int64
 }
 
 func appendRecord(b []byte, stream uint32, pgTime int64, text []byte) []byte {

@@ -17,6 +17,7 @@ const closeTimeout = 5 * time.Second
 type Cursor struct {
 	link    *connector.Client
 	id      uint64
+	count   int64 // lines that it reads, if they were counted
 	streams map[int64]wireStream
 	ahead   chan block // the block being fetched while the *connector.Client works on the last
 	cancel  context.CancelFunc
@@ -32,16 +33,20 @@ type block struct {
 // OpenLogs opens a cursor on the lines selected, in the order of their time stamps.
 // A regular expression that is not valid is refused here. Close must be called.
 func (c *Client) OpenLogs(ctx context.Context, f LogFilter) (*Cursor, error) {
+	return c.openLogs(ctx, f, false)
+}
+
+func (c *Client) openLogs(ctx context.Context, f LogFilter, count bool) (*Cursor, error) {
 	id := c.cursors.Add(1)
-	var streams []wireStream
-	if err := c.link.Call(ctx, "openLogs", wireHistory{id, f}, &streams); err != nil {
+	var opened wireOpened
+	if err := c.link.Call(ctx, "openLogs", wireHistory{id, f, count}, &opened); err != nil {
 		if ctx.Err() != nil { // it may be open all the same
 			closeLogs(c.link.Client, id)
 		}
 		return nil, err
 	}
-	cursor := &Cursor{link: c.link.Client, id: id, streams: make(map[int64]wireStream, len(streams)), ahead: make(chan block, 1)}
-	for _, s := range streams {
+	cursor := &Cursor{link: c.link.Client, id: id, count: opened.Count, streams: make(map[int64]wireStream, len(opened.Streams)), ahead: make(chan block, 1)}
+	for _, s := range opened.Streams {
 		cursor.streams[s.ID] = s
 	}
 	// The calls ahead of the reader outlive the call they are made in; Close ends them.
@@ -81,6 +86,20 @@ func (c *Cursor) Next(ctx context.Context) ([]Record, error) {
 		return b.records, b.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// each reads the cursor to its end, or to an error of f, and closes it.
+func (c *Cursor) each(ctx context.Context, f func([]Record) error) error {
+	defer c.Close()
+	for {
+		records, err := c.Next(ctx)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		if err := f(records); err != nil {
+			return err
+		}
 	}
 }
 

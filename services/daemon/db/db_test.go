@@ -73,8 +73,10 @@ func texts(t testing.TB, c *db.Client, f db.LogFilter) []string {
 	}))
 	n, err := c.CountLogs(t.Context(), f)
 	must(t, err)
-	if n != len(found) {
-		t.Errorf("CountLogs %d, QueryLogs %d", n, len(found))
+	counted, read := int64(0), 0
+	must(t, c.QueryCountedLogs(t.Context(), f, func(n int64) error { counted = n; return nil }, func(rs []db.Record) error { read += len(rs); return nil }))
+	if n != len(found) || counted != int64(n) || read != n {
+		t.Errorf("CountLogs %d, QueryCountedLogs %d and %d, QueryLogs %d", n, counted, read, len(found))
 	}
 	return found
 }

@@ -52,7 +52,7 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 	case "countLogs":
 		return with(body, func(f LogFilter) (any, error) { return s.countLogs(ctx, f) })
 	case "openLogs":
-		return with(body, func(w wireHistory) (any, error) { return s.openLogs(ctx, cursorKey{p, w.Cursor}, w.Filter) })
+		return with(body, func(w wireHistory) (any, error) { return s.openLogs(ctx, cursorKey{p, w.Cursor}, w) })
 	case "nextLogs":
 		return with(body, func(id uint64) (any, error) { return s.nextLogs(ctx, cursorKey{p, id}) })
 	case "closeLogs":

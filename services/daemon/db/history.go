@@ -110,7 +110,8 @@ func (s *store) countLogs(ctx context.Context, f LogFilter) (n int64, err error)
 // openLogs takes the snapshot and reads the streams selected; the lines are asked
 // for by the first nextLogs, so that the answer does not wait for a sort. The
 // caller chooses the key, so that it can close a history whose answer it missed.
-func (s *store) openLogs(ctx context.Context, key cursorKey, f LogFilter) ([]wireStream, error) {
+func (s *store) openLogs(ctx context.Context, key cursorKey, w wireHistory) (*wireOpened, error) {
+	f := w.Filter
 	streams, err := newSelection(LogFilter{Issuers: f.Issuers, StreamsRegexp: f.StreamsRegexp, Mode: f.Mode, ExcludeConsoles: f.ExcludeConsoles})
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func (s *store) openLogs(ctx context.Context, key cursorKey, f LogFilter) ([]wir
 	// The transaction lives until closeLogs, not only for this call.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
-	found, h, err := s.beginHistory(life, streams, lines, streams.streams != nil)
+	found, h, err := s.beginHistory(life, streams, lines, streams.streams != nil, w.Count)
 	if err != nil {
 		stop()
 		cancel()
@@ -157,7 +158,7 @@ func (s *store) openLogs(ctx context.Context, key cursorKey, f LogFilter) ([]wir
 	return found, nil
 }
 
-func (s *store) beginHistory(ctx context.Context, streams, lines *selection, some bool) ([]wireStream, *history, error) {
+func (s *store) beginHistory(ctx context.Context, streams, lines *selection, some, count bool) (*wireOpened, *history, error) {
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return nil, nil, err
@@ -176,12 +177,20 @@ func (s *store) beginHistory(ctx context.Context, streams, lines *selection, som
 		lines.lines = append(lines.lines, "l.stream_id = ANY("+lines.bind(ids)+")")
 	}
 	lines.lines = append(lines.lines, "l.stream_id IS NOT NULL", "l.timestamp IS NOT NULL")
-	return found, &history{
+	opened := &wireOpened{Streams: found}
+	none := some && len(found) == 0
+	if count && !none {
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM logs l`+where(lines.lines...), lines.args...).Scan(&opened.Count); err != nil {
+			_ = tx.Rollback(context.Background())
+			return nil, nil, err
+		}
+	}
+	return opened, &history{
 		tx:    tx,
 		life:  ctx,
 		query: `SELECT l.stream_id, l.timestamp, coalesce(l.line, '') FROM logs l` + where(lines.lines...) + ` ORDER BY l.timestamp`,
 		args:  lines.args,
-		ended: some && len(found) == 0,
+		ended: none,
 	}, nil
 }
 
