@@ -1,9 +1,6 @@
 package core
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // apis are the methods that may be called, by API and name (client-api §2.7,
 // node-protocols §3).
@@ -27,6 +24,8 @@ var apis = map[string]map[string]*method{
 		// nodes
 		"create_vnode":            {all("node_name"), false, (*call).createVnode},
 		"vnode_console_input":     {[]param{need("node_mac", textKind), need("buf", bytesKind)}, false, (*call).vnodeConsoleInput},
+		"validate_node_cp":        {all("src", "dst"), false, (*call).validateNodeCp},
+		"validate_image_cp":       {all("src", "dst"), false, (*call).validateImageCp},
 		"node_cp_to_booted_image": {all("node_name"), true, (*call).nodeCpToBootedImage},
 		"show_nodes":              {[]param{need("username", userKind), need("show_all", flagKind), may("names_only", flagKind, false)}, false, (*call).showNodes},
 		"remove_vnode":            {all("node_name"), false, (*call).removeVnode},
@@ -109,21 +108,10 @@ var quick = map[string]bool{"get_time": true, "show_nodes": true}
 
 const maxQuick = 500
 
-// later are the methods of walt 10.0 that this server does not provide.
-var later = map[string][]string{
-	"CSAPI": {
-		"validate_node_cp",
-		"validate_image_cp",
-	},
-}
-
 // unavailable is the error of a method that cannot be called.
 func unavailable(api, name string) error {
-	switch {
-	case apis[api] == nil:
+	if apis[api] == nil {
 		return fmt.Errorf("there is no API named %q", api)
-	case slices.Contains(later[api], name):
-		return fmt.Errorf("%s is not available on this server yet", name)
 	}
 	return fmt.Errorf("API %s has no method named %q", api, name)
 }

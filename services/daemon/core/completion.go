@@ -2,24 +2,38 @@ package core
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/settings"
+	"github.com/waltos/waltos/services/daemon/core/text"
 	"github.com/waltos/waltos/services/daemon/db"
 )
 
+// completionTimeout is less than the 4 s after which the helper of shells gives up.
+const completionTimeout = 3500 * time.Millisecond
+
 // shellAutocomplete completes a command line (client-api §2.13). It never prints on the
-// output of the client, which is the answer itself.
+// output of the client, which is the answer itself, and what cannot be known in time is
+// left out (CN-15).
 func (c *call) shellAutocomplete() (any, error) {
 	argv := c.texts("argv")
 	if len(argv) < 2 {
 		return "", nil
 	}
+	within, cancel := context.WithTimeout(c, completionTimeout)
+	defer cancel()
+	c.Context = within
 	partial := argv[len(argv)-1]
 	candidates, err := c.candidates(argv[0], argv[1:len(argv)-1], partial)
-	if err != nil {
+	var refusal *text.Refusal
+	switch {
+	case errors.As(err, &refusal):
 		return c.fail(err, "")
+	case err != nil:
+		return "", nil // it is only a help
 	}
 	return filterCandidates(argv[0], partial, candidates), nil
 }
@@ -207,17 +221,24 @@ func (c *call) clientFiles(partial string) []string {
 	return files
 }
 
-// operands lists what a copy can be made from or to, besides files of the client. Paths
-// on a node or in an image are not completed.
+// operands lists what a copy can be made from or to, besides files of the client: the
+// files of a node once it is named, else the names. Paths in images are not completed.
 func (c *call) operands(kind, user, partial string) []string {
-	names := nodeNames(c.registry.View(), user, true)
+	v := c.registry.View()
+	names := nodeNames(v, user, true)
 	if strings.HasPrefix(kind, "IMAGE") {
 		names = c.imageCandidates("IMAGE", user)
 	}
 	var list []string
 	for _, name := range names {
-		if !strings.HasPrefix(partial, name+":") {
+		path, named := strings.CutPrefix(partial, name+":")
+		switch {
+		case !named:
 			list = append(list, name+":")
+		case strings.HasPrefix(kind, "NODE") && !strings.Contains(path, ":"):
+			for _, completion := range c.SSH.Completions(c, v.ByName(name).IP, path) {
+				list = append(list, name+":"+completion)
+			}
 		}
 	}
 	return list

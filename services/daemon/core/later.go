@@ -22,7 +22,11 @@ const kvmDevice = "/dev/kvm"
 
 // notYet ends a call of later work.
 func (c *call) notYet(what string, failure any) (any, error) {
-	return c.fail(text.Refuse("Sorry, %s not available on this server yet.\n", what), failure)
+	return c.fail(notYetError(what), failure)
+}
+
+func notYetError(what string) error {
+	return text.Refuse("Sorry, %s not available on this server yet.\n", what)
 }
 
 // errNoSession is the error of the calls that go on with a session that no call opens.
