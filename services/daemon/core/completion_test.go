@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/waltos/waltos/services/wire/pickle"
@@ -63,5 +64,73 @@ func TestCompletion(t *testing.T) {
 		if said := u.said(); said != "" {
 			t.Errorf("%v says %q", test.argv, said)
 		}
+	}
+}
+
+// Paths on a node are completed by the node, in time or not at all.
+func TestCompletionOnNodes(t *testing.T) {
+	_, change := withNode(t)
+	p := start(t, change)
+	p.populate(t)
+	u := newUser("alice")
+	u.hooks = func(path string, args []any) any { return pickle.Tuple{"folio"} }
+	for _, test := range []struct {
+		argv []any
+		want string
+	}{
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:"}, "pc:file pc:folder/"}, // not the one with a blank
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:fi"}, "pc:file"},
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:fo"}, "pc:folder/a pc:folder/b"},
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:folder/"}, "pc:folder/sub/a pc:folder/sub/b"},
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:/bi"}, "pc:/bin/a pc:/bin/b"},
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "pc:a:b"}, ""},
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "rpi:"}, ""}, // it does not answer
+		{[]any{"NODE_CP_SRC", "walt", "node", "cp", "sw:"}, ""},
+		{[]any{"NODE_CP_DST", "walt", "node", "cp", "file", "pc:fi"}, "pc:file"},
+		{[]any{"NODE_CP_DST", "walt", "node", "cp", "file", "r"}, "rpi:a rpi:b"},
+		{[]any{"NODE_CP_DST", "walt", "node", "cp", "pc:file", "fo"}, "folio"},
+		{[]any{"NODE_CP_DST", "walt", "node", "cp", "pc:file", ""}, "folio booted-image"},
+	} {
+		got, err := p.do(t, u, "shell_autocomplete", "alice", pickle.Tuple(test.argv))
+		if err != nil || got != test.want {
+			t.Errorf("%v: %q, %v, want %q", test.argv, got, err, test.want)
+		}
+	}
+}
+
+// CN-15: the two cases that 10.0 never answers, and clones that are not told of.
+func TestCN15CompletionIsAnswered(t *testing.T) {
+	p := start(t, nil)
+	p.populate(t)
+	u := newUser("alice")
+	p.do(t, u, "show_images", "alice", false, true, false)
+	u.said()
+	for _, argv := range [][]any{
+		{"IMAGE_CP_SRC", "walt", "image", "cp", "rpi-b-default:"},
+		{"NODE_CONFIG_PARAM", "walt", "node", "config", "pc", "netsetup="},
+	} {
+		if got, err := p.do(t, u, "shell_autocomplete", "alice", pickle.Tuple(argv)); got != "" || err != nil {
+			t.Errorf("%v: %q, %v", argv, got, err)
+		}
+	}
+	bob := newUser("robert") // who has no image yet
+	if got, err := p.do(t, bob, "shell_autocomplete", "robert", pickle.Tuple{"IMAGE", "walt", "image", "shell", ""}); err != nil || bob.said() != "" {
+		t.Errorf("%q, %v", got, err)
+	}
+	// The database is away.
+	p.store.mu.Lock()
+	p.store.broken = errors.New("no database")
+	p.store.mu.Unlock()
+	if got, err := p.do(t, u, "shell_autocomplete", "alice", pickle.Tuple{"LOG_CHECKPOINT", "walt", "log", "remove-checkpoint", ""}); got != "" || err != nil {
+		t.Errorf("without database: %q, %v", got, err)
+	}
+}
+
+func TestCN40IssuersAfterComma(t *testing.T) {
+	p := start(t, nil)
+	p.populate(t)
+	got, err := p.do(t, newUser("alice"), "shell_autocomplete", "alice", pickle.Tuple{"SET_OF_ISSUERS", "walt", "log", "show", "--issuers", "pc,r"})
+	if got != "pc,rpi pc,rpi," || err != nil {
+		t.Errorf("%q, %v", got, err)
 	}
 }

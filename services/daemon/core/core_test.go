@@ -293,7 +293,7 @@ const siteText = `
 network "walt-net" { ip = "192.168.152.1/24" }
 `
 
-func start(t *testing.T, change func(*Config)) *platform {
+func start(t testing.TB, change func(*Config)) *platform {
 	site, err := hcl.ParseSite([]byte(siteText), "walt.hcl")
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func (p *platform) do(t *testing.T, u *user, name string, args ...any) (any, err
 	return p.serve(t.Context(), &call{client: u, api: "CSAPI"}, name, pickle.Tuple(args), nil)
 }
 
-func (p *platform) register(t *testing.T, s registry.Sighting) {
+func (p *platform) register(t testing.TB, s registry.Sighting) {
 	t.Helper()
 	if _, err := p.Daemon.register(t.Context(), s); err != nil {
 		t.Fatal(err)
@@ -342,7 +342,7 @@ func (p *platform) register(t *testing.T, s registry.Sighting) {
 }
 
 // nodes registers a node of each model, a switch and an unknown device.
-func (p *platform) populate(t *testing.T) {
+func (p *platform) populate(t testing.TB) {
 	p.register(t, registry.Sighting{UCI: "walt.node.pc-x86-64", IP: "192.168.152.10", MAC: "02:00:00:00:00:10", Name: "pc"})
 	p.register(t, registry.Sighting{VCI: "walt.node.rpi-b", IP: "192.168.152.11", MAC: "02:00:00:00:00:11", Name: "rpi"})
 	p.register(t, registry.Sighting{IP: "192.168.152.12", MAC: "6c:b0:ce:00:00:12", Name: "sw"})

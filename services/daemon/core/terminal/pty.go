@@ -16,14 +16,18 @@ import (
 )
 
 const (
-	// stall is how long a command may leave its input unread before the client is looked at.
+	// stall is how long a command may leave its input unread before the client is looked
+	// at: whether it has left may stand behind what it typed before.
 	stall = time.Second
+	// maxStalls ends a command that reads nothing, for a client that may have left behind
+	// more than the connection holds.
+	maxStalls = 600
 	// rest is how long what a command has left in its terminal takes to be read.
 	rest = 100 * time.Millisecond
 )
 
 // eventLimits bound one event of a client.
-var eventLimits = pickle.Limits{Size: 1 << 20, Depth: 4, Values: 64}
+var eventLimits = pickle.Limits{Size: 256 << 10, Depth: 4, Values: 64}
 
 // Size is the size of a terminal.
 type Size struct{ Rows, Columns, Width, Height uint16 }
@@ -170,16 +174,18 @@ func resize(master *os.File, size Size) error {
 // enter writes to a terminal. The command may be busy with something else for as long as
 // the client stays.
 func (c *Conn) enter(data []byte, master *os.File) error {
-	for {
+	for stalls := 0; ; stalls++ {
 		_ = master.SetWriteDeadline(time.Now().Add(stall))
 		n, err := master.Write(data)
-		data = data[n:]
+		if data = data[n:]; n > 0 {
+			stalls = 0
+		}
 		switch {
 		case err == nil:
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case c.left():
+		case c.left() || stalls == maxStalls:
 			return io.EOF
 		}
 	}
