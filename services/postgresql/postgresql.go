@@ -4,7 +4,8 @@
 //
 // The cluster is made in a folder of its own and renamed once complete and synced,
 // so that a power cut never leaves half a cluster. A folder with content that is no
-// cluster is refused, never replaced.
+// cluster is refused, never replaced. Nothing of that is done when the site file names an
+// external database.
 package postgresql
 
 import (
@@ -18,6 +19,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/notify"
 )
 
 // Main runs as the user that owns the data folder.
@@ -26,8 +30,12 @@ func Main(ctx context.Context, args []string) error {
 	bin := flags.String("bin", "/usr/lib/postgresql/17/bin", "folder of the programs of PostgreSQL")
 	data := flags.String("data", "/var/lib/postgresql/17/main", "folder of the cluster")
 	conf := flags.String("conf", "/etc/postgresql-walt", "folder of postgresql.conf, pg_hba.conf and pg_ident.conf")
+	siteFile := flags.String("site", "/run/walt/site.hcl", "site file")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if external(*siteFile) {
+		return stay(ctx)
 	}
 	if err := ensureCluster(ctx, *bin, *data); err != nil {
 		return err
@@ -40,6 +48,27 @@ func Main(ctx context.Context, args []string) error {
 		"-c", "external_pid_file=/run/postgresql/postgresql.pid", // Debian's default is a name that cannot be written
 	}
 	return fmt.Errorf("cannot execute %s: %w", server, unix.Exec(server, argv, os.Environ()))
+}
+
+// external tells that the site file names another database. If it cannot be read,
+// server-db says so.
+func external(siteFile string) bool {
+	site, err := hcl.LoadSite(siteFile)
+	return err == nil && site.Database.URL != ""
+}
+
+// stay is the service without PostgreSQL: units that start after it do.
+func stay(ctx context.Context) error {
+	const reason = "not needed: the site file names an external database"
+	fmt.Fprintln(os.Stderr, reason)
+	if err := notify.Status(reason); err != nil {
+		return err
+	}
+	if err := notify.Ready(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // ensureCluster makes the cluster unless it exists.

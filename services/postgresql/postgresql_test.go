@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,5 +49,26 @@ func TestFolderWithOtherContentIsRefused(t *testing.T) {
 	}
 	if _, err := os.Stat(precious); err != nil {
 		t.Error("the file is lost")
+	}
+}
+
+// TestExternalDatabase: with a database elsewhere, the service does nothing until it is
+// stopped.
+func TestExternalDatabase(t *testing.T) {
+	site := filepath.Join(t.TempDir(), "site.hcl")
+	text := "network \"walt-net\" { ip = \"192.168.152.1/24\" }\ndatabase { url = \"postgres://u@db.example/walt\" }\n"
+	if err := os.WriteFile(site, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "main")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- Main(ctx, []string{"-site", site, "-data", data, "-bin", "/nonexistent"}) }()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(data); err == nil {
+		t.Error("a cluster was made")
 	}
 }

@@ -47,13 +47,13 @@ type options struct {
 }
 
 // prompt says how users are given a SQL prompt.
-func (o *options) prompt(site *hcl.Site) psql.Prompt {
+func (o *options) prompt(site *hcl.Site, database *db.Client) psql.Prompt {
 	p := psql.Default()
-	if site.Database.URL != "" {
-		p.DSN = site.Database.URL
-	}
-	if o.sqlDSN != "" {
+	switch {
+	case o.sqlDSN != "":
 		p.DSN = o.sqlDSN
+	case site.Database.URL != "":
+		p.Access = database.SQLAccess
 	}
 	if o.psql != "" {
 		p.Program = strings.Fields(o.psql)
@@ -137,7 +137,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		Trace:   o.trace,
 		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking,
 		SSH: remote.Default(),
-		SQL: o.prompt(site),
+		SQL: o.prompt(site, p.client),
 		Peers: Peers{
 			Database: p.client.Ping,
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){

@@ -13,6 +13,13 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 		return nil, err
 	}
 	switch method {
+	case "insertLines", "countLogs", "openLogs", "nextLogs": // as long as it takes, and the caller waits
+	default:
+		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		ctx = bounded
+	}
+	switch method {
 	case "ping":
 		return nil, s.ping(ctx)
 	case "loadAll":

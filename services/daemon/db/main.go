@@ -9,9 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/connector"
@@ -22,6 +25,27 @@ import (
 // DefaultDSN reaches the appliance's own PostgreSQL, whose peer map lets user
 // walt-db act as role root.
 const DefaultDSN = "host=/run/postgresql dbname=walt user=root"
+
+const (
+	// connectTimeout bounds the search for one server of a cluster.
+	connectTimeout = 5 * time.Second
+
+	// callTimeout bounds calls that read or change a few rows. It is reached only when
+	// somebody at a SQL prompt holds locks, or the server of an external database has
+	// gone without a word.
+	callTimeout = 30 * time.Second
+)
+
+// limitUnanswered has the kernel give up a connection over TCP whose other end does not
+// acknowledge what it is sent.
+func limitUnanswered(network, _ string, c syscall.RawConn) (err error) {
+	if strings.HasPrefix(network, "tcp") {
+		_ = c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(callTimeout.Milliseconds()))
+		})
+	}
+	return err
+}
 
 // Main is the process server-db.
 func Main(ctx context.Context, args []string) error {
@@ -77,7 +101,9 @@ func serve(ctx context.Context, ln net.Listener, o options, trace *trackexec.Rec
 	}
 	config.MaxConns = maxConnections
 	config.MaxConnIdleTime = time.Minute
-	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}, Control: limitUnanswered}
+	config.ConnConfig.DialFunc = dialer.DialContext
 	config.ConnConfig.RuntimeParams["application_name"] = "walt-server-db"
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC"

@@ -49,8 +49,8 @@ func roleSteps(database, owner string) []roleStep {
 	role, owner := pgx.Identifier{SQLRole}.Sanitize(), pgx.Identifier{owner}.Sanitize()
 	database = pgx.Identifier{database}.Sanitize()
 	steps := []roleStep{
-		{`ALTER ROLE ` + role + ` LOGIN NOCREATEDB NOCREATEROLE NOINHERIT CONNECTION LIMIT 10`, false},
-		{`ALTER ROLE ` + role + ` NOSUPERUSER NOREPLICATION NOBYPASSRLS`, true},
+		{`ALTER ROLE ` + role + ` LOGIN NOINHERIT CONNECTION LIMIT 10`, false},
+		{`ALTER ROLE ` + role + ` NOCREATEDB NOCREATEROLE NOSUPERUSER NOREPLICATION NOBYPASSRLS`, true}, // as roles are made
 		// One forgotten prompt must not hold rows for ever, nor one query a processor.
 		{`ALTER ROLE ` + role + ` SET statement_timeout = '10min'`, false},
 		{`ALTER ROLE ` + role + ` SET idle_in_transaction_session_timeout = '5min'`, false},

@@ -95,7 +95,14 @@ func (s *store) ready() error {
 // transaction runs f in a transaction that is committed if f succeeds, and rolled
 // back at once if not.
 func (s *store) transaction(ctx context.Context, f func(tx pgx.Tx) error) error {
-	return explain(pgx.BeginFunc(ctx, s.pool, f))
+	err := pgx.BeginFunc(ctx, s.pool, f)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "25006" { // read_only_sql_transaction
+		// The server of our connections has become the copy of another one: next time
+		// the one that takes changes is looked for.
+		s.pool.Reset()
+	}
+	return explain(err)
 }
 
 // explain puts the failures that administrators meet in words.

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/waltos/waltos/services/confine"
+	"github.com/waltos/waltos/services/daemon/db"
 )
 
 // memory bounds psql, which holds a whole result before it shows it.
@@ -26,7 +27,7 @@ const memory = 512 << 20
 
 // Role is the role of the database of the appliance, and the account of its machine, that
 // prompts have.
-const Role = "walt-sql"
+const Role = db.SQLRole
 
 // Prompt says how psql is run.
 type Prompt struct {
@@ -38,6 +39,8 @@ type Prompt struct {
 	Account string
 	// DSN is the database, with the role.
 	DSN string
+	// Access, if it is not nil, is asked for the DSN, and for a password.
+	Access func(context.Context) (db.SQLAccess, error)
 }
 
 // Default is that of the appliance.
@@ -64,19 +67,27 @@ func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err e
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := pgconn.ParseConfig(p.DSN); err != nil {
+	access := db.SQLAccess{DSN: p.DSN}
+	if p.Access != nil {
+		if access, err = p.Access(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	if _, err := pgconn.ParseConfig(access.DSN); err != nil {
 		return nil, nil, errors.New("cannot open a SQL prompt: the database has no valid name in the configuration of this server")
 	}
 	clean = func() {}
-	dsn := p.DSN
 	command := append(append([]string{}, p.Program...),
-		"--no-psqlrc", "--no-password", "--pset=pager=off", "--set=HISTFILE=/dev/null", "--dbname="+dsn)
+		"--no-psqlrc", "--no-password", "--pset=pager=off", "--set=HISTFILE=/dev/null", "--dbname="+access.DSN)
 	cmd = exec.CommandContext(ctx, p.Services, confine.Command(command, p.reads(), memory)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
 		"LANG=C.UTF-8", "PGCLIENTENCODING=UTF8", "HOME=/nonexistent", "INPUTRC=/dev/null",
 		"PGPASSFILE=/nonexistent", "PGSYSCONFDIR=/nonexistent", "PGSERVICEFILE=/nonexistent", "PGAPPNAME=walt advanced sql",
 		"PSQL_PAGER=", "PSQL_HISTORY=/dev/null",
+	}
+	if access.Password != "" {
+		cmd.Env = append(cmd.Env, "PGPASSWORD="+access.Password)
 	}
 	if zone := os.Getenv("TZ"); zone != "" {
 		cmd.Env = append(cmd.Env, "TZ="+zone, "PGTZ="+zone)

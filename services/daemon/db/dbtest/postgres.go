@@ -4,8 +4,10 @@ package dbtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +35,7 @@ type Postgres struct {
 	t    testing.TB
 	dir  string
 	bin  string
+	port string // on 127.0.0.1, of an external server; else empty
 	cmd  *exec.Cmd
 	out  *output
 	done chan struct{} // closed when the process has ended
@@ -144,6 +147,19 @@ var disguise = sync.OnceValue(func() *syscall.SysProcAttr {
 // nothing to say about a database.
 func Start(t testing.TB) *Postgres {
 	t.Helper()
+	p := newPostgres(t)
+	initdb := p.Command("initdb", "--pgdata="+p.data(), "--username=postgres", "--auth=trust",
+		"--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("cannot make a cluster: %v\n%s", err, out)
+	}
+	p.Up()
+	return p
+}
+
+// newPostgres returns one that has no cluster yet.
+func newPostgres(t testing.TB) *Postgres {
+	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatalf("cannot get PostgreSQL: %v", err)
@@ -160,19 +176,57 @@ func Start(t testing.TB) *Postgres {
 			t.Fatal(err)
 		}
 	}
-	p := &Postgres{DSN: "host=" + dir + " dbname=walt user=root", t: t, dir: dir, bin: bin}
-	initdb := p.Command("initdb", "--pgdata="+p.data(), "--username=postgres", "--auth=trust",
-		"--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
-	if out, err := initdb.CombinedOutput(); err != nil {
-		t.Fatalf("cannot make a cluster: %v\n%s", err, out)
-	}
+	p := &Postgres{DSN: "host=" + dir + " dbname=walt user=root", t: t, dir: dir, bin: bin, cmd: &exec.Cmd{}}
 	t.Cleanup(p.Kill)
+	return p
+}
+
+// StartExternal starts a PostgreSQL as a site may have one: reached by TCP, with a
+// database "platform" of role "owner", who has a password and may make roles.
+func StartExternal(t testing.TB, password string) *Postgres {
+	t.Helper()
+	p := Start(t)
+	conn := p.Connect("postgres")
+	for _, statement := range []string{`CREATE ROLE owner LOGIN CREATEROLE PASSWORD '` + password + `'`, `CREATE DATABASE platform OWNER owner`} {
+		if _, err := conn.Exec(context.Background(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hba := "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+	if err := os.WriteFile(filepath.Join(p.data(), "pg_hba.conf"), []byte(hba), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.Down()
+	p.listen()
 	p.Up()
 	return p
 }
 
-// Folder is that of its socket.
-func (p *Postgres) Folder() string { return p.dir }
+// listen chooses a port.
+func (p *Postgres) listen() {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer ln.Close()
+	_, p.port, _ = net.SplitHostPort(ln.Addr().String())
+}
+
+// Standby starts a second server that follows this one, an external one.
+func (p *Postgres) Standby() *Postgres {
+	p.t.Helper()
+	s := newPostgres(p.t)
+	backup := s.Command("pg_basebackup", "-D", s.data(), "-d", p.admin("postgres"), "-c", "fast", "-R", "--no-sync")
+	if out, err := backup.CombinedOutput(); err != nil {
+		p.t.Fatalf("cannot copy a cluster: %v\n%s", err, out)
+	}
+	s.listen()
+	s.Up()
+	return s
+}
+
+// Address is the address of an external server.
+func (p *Postgres) Address() string { return "127.0.0.1:" + p.port }
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
@@ -185,14 +239,18 @@ func (p *Postgres) Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Dir is the folder of the socket.
-func (p *Postgres) Dir() string { return p.dir }
+// Folder is that of its socket.
+func (p *Postgres) Folder() string { return p.dir }
 
 // Up starts the server and waits until it answers.
 func (p *Postgres) Up() {
 	p.t.Helper()
 	p.out = &output{}
-	p.cmd = p.Command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off",
+	address := "listen_addresses="
+	if p.port != "" {
+		address += "127.0.0.1"
+	}
+	p.cmd = p.Command("postgres", "-D", p.data(), "-k", p.dir, "-p", cmp.Or(p.port, "5432"), "-c", address, "-c", "fsync=off",
 		"-c", "shared_buffers=32MB", "-c", "max_wal_size=256MB")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	// If the test binary dies, so does PostgreSQL: the kernel sends this signal at the
@@ -250,7 +308,7 @@ func (p *Postgres) end(sig os.Signal) {
 }
 
 func (p *Postgres) admin(database string) string {
-	return fmt.Sprintf("host=%s dbname=%s user=postgres", p.dir, database)
+	return fmt.Sprintf("host=%s port=%s dbname=%s user=postgres", p.dir, cmp.Or(p.port, "5432"), database)
 }
 
 // Psql returns what psql prints of a command.
@@ -278,17 +336,24 @@ func (p *Postgres) Connect(database string) *pgx.Conn {
 // folder of its socket.
 func (p *Postgres) Serve() string {
 	p.t.Helper()
+	return Serve(p.t, "-dsn", p.DSN)
+}
+
+// Serve runs server-db with some arguments until the end of the test, and returns the
+// folder of its socket.
+func Serve(t testing.TB, args ...string) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "walt-db")
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- db.Main(ctx, []string{"-dsn", p.DSN, "-socket-dir", dir}) }()
-	p.t.Cleanup(func() {
+	go func() { ended <- db.Main(ctx, append(args, "-socket-dir", dir)) }()
+	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			p.t.Errorf("server-db: %v", err)
+			t.Errorf("server-db: %v", err)
 		}
 		os.RemoveAll(dir)
 	})
