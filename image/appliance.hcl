@@ -229,6 +229,7 @@ folder "/var/cache" {}
 folder "/var/cache/walt" {}
 folder "/var/cache/walt/blocking" { user = "walt-blocking" }
 folder "/var/log" {}
+folder "/var/log/walt" {} # a folder trackexec in it enables the tracing of the daemon
 folder "/run/walt" {}
 folder "/run/walt/exports.d" {}
 folder "/run/lock" { mode = "1777" }
@@ -258,3 +259,5 @@ link "/usr/bin/psql" { target = "../lib/postgresql/17/bin/psql" }
 link "/sbin/init" { target = "/usr/lib/walt/supervisor" }
 link "/sbin/modprobe" { target = "/usr/lib/walt/supervisor" }
 link "/usr/bin/waltctl" { target = "../lib/walt/supervisor" }
+link "/usr/bin/walt-server-trackexec-replay" { target = "../lib/walt/services" }
+link "/usr/bin/walt-server-trackexec-analyse" { target = "../lib/walt/services" }

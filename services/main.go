@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,6 +20,8 @@ import (
 	"github.com/waltos/waltos/services/daemon/core"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/hub"
+	"github.com/waltos/waltos/services/daemon/trackexec/analyse"
+	"github.com/waltos/waltos/services/daemon/trackexec/replay"
 	"github.com/waltos/waltos/services/dhcp"
 	"github.com/waltos/waltos/services/http"
 	"github.com/waltos/waltos/services/named"
@@ -48,22 +52,36 @@ var services = map[string]func(ctx context.Context, args []string) error{
 	"walt-dhcp-event": dhcp.EventMain,
 }
 
+// commands maps the name of each command of an administrator to its program, which returns
+// its exit status. Signals end it.
+var commands = map[string]func(ctx context.Context, args []string) int{
+	analyse.Name: analyse.Main,
+	replay.Name:  replay.Main,
+}
+
 func main() {
-	if len(os.Args) < 2 || services[os.Args[1]] == nil {
-		names := make([]string, 0, len(services))
-		for name := range services {
-			names = append(names, name)
+	// A link to the program, with the name of one, runs it.
+	name, args := filepath.Base(os.Args[0]), os.Args[1:]
+	if !known(name) {
+		if len(args) == 0 || !known(args[0]) {
+			names := slices.Sorted(maps.Keys(services))
+			names = append(names, slices.Sorted(maps.Keys(commands))...)
+			fmt.Fprintf(os.Stderr, "usage: services NAME [ARGUMENT...]\nNAME is one of: %s\n", strings.Join(names, ", "))
+			os.Exit(2)
 		}
-		slices.Sort(names)
-		fmt.Fprintf(os.Stderr, "usage: services NAME [ARGUMENT...]\nNAME is one of: %s\n", strings.Join(names, ", "))
-		os.Exit(2)
+		name, args = args[0], args[1:]
+	}
+	if command := commands[name]; command != nil {
+		os.Exit(command(context.Background(), args))
 	}
 	log.SetFlags(0) // the journal stamps lines
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := services[os.Args[1]](ctx, os.Args[2:])
+	err := services[name](ctx, args)
 	cancel()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
+
+func known(name string) bool { return services[name] != nil || commands[name] != nil }

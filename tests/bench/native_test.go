@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type daemon struct {
 	postgres     *dbtest.Postgres
 	api, streams string
 	commands     map[string]*exec.Cmd // by service, the latest of each
+	arguments    []string             // of each service
 }
 
 const (
@@ -42,12 +44,12 @@ const (
 func newDaemon(b *testing.B) *daemon { return newDaemonOf(b, 1) }
 
 // newDaemonOf starts the daemon of a platform with that many nodes: node1 is this
-// machine, and the others have the addresses of nodeIP.
-func newDaemonOf(b *testing.B, nodes int) *daemon {
+// machine, and the others have the addresses of nodeIP. Each process is given arguments.
+func newDaemonOf(b *testing.B, nodes int, arguments ...string) *daemon {
 	b.Helper()
 	d := &daemon{
 		b: b, folder: b.TempDir(), postgres: dbtest.Start(b), api: freePort(b), streams: freePort(b),
-		commands: map[string]*exec.Cmd{},
+		commands: map[string]*exec.Cmd{}, arguments: arguments,
 	}
 	d.program = filepath.Join(d.folder, "services")
 	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", d.program, source+"/services").CombinedOutput(); err != nil {
@@ -123,7 +125,7 @@ func (d *daemon) run(service string, args ...string) {
 	if err != nil {
 		d.b.Fatal(err)
 	}
-	command := exec.Command(d.program, append([]string{service}, args...)...)
+	command := exec.Command(d.program, slices.Concat([]string{service}, args, d.arguments)...)
 	command.Stdout, command.Stderr = printed, printed
 	if err := command.Start(); err != nil {
 		d.b.Fatal(err)

@@ -213,8 +213,7 @@ func (d *Daemon) waitPower() {
 
 // Call serves one call of a session: session.Backend.
 func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
-	ctx, span := d.Trace.Begin(ctx, trackexec.Request, name)
-	span.Note(s.API, int64(s.ID))
+	ctx, span := d.Trace.Request(ctx, s.API, name, s.ID)
 	result, err := d.serve(ctx, &call{client: s, api: s.API, peer: s.Peer}, name, args, kwargs)
 	span.End(err)
 	return result, err

@@ -92,8 +92,7 @@ func (c *conn) start(next *call) {
 	}
 	c.calls = append(c.calls, next)
 	c.hub.journal.call(c.api, c.peer, &next.message)
-	_, next.span = c.hub.trace.Begin(c.ctx, trackexec.Request, next.message.Name)
-	next.span.Note(c.api, int64(c.id))
+	_, next.span = c.hub.trace.Request(c.ctx, c.api, next.message.Name, c.id)
 	if c.refused != nil {
 		c.end(next, nil, c.refused)
 		return

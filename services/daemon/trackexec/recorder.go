@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	// maxPending bounds the events that wait to be written; so many wake the writer.
-	maxPending  = 1 << 16
-	manyPending = 1 << 12
+	// maxFull bounds the full blocks that wait to be written, of 64 KiB each.
+	maxFull = 64
 
 	// lasting is how long an operation is under way before it is announced, and idleness
 	// how long nothing must have been before it is told.
@@ -24,19 +23,21 @@ const (
 type Recorder struct {
 	base time.Time // when times are 0
 
-	wake  chan struct{} // holds a value when there are many events
+	wake  chan struct{} // holds a value when there are full blocks
 	stop  chan struct{} // closed by Close
 	ended chan struct{} // closed when all is written
 	once  sync.Once
 
-	mu      sync.Mutex
-	off     bool // nobody writes any more
-	lastID  uint64
-	pending []format.Event // their times are those of the recorder
-	lost    int64          // dropped since they were last written
-	young   Span           // ring of the operations under way and not announced, oldest first
-	busy    int            // operations under way, but streams
-	idle    time.Duration  // since when there is none
+	mu     sync.Mutex
+	off    bool // nobody writes any more
+	lastID uint64
+	block  *format.Block   // of the latest events; their times are those of the recorder
+	full   []*format.Block // those before, oldest first
+	spare  []*format.Block // empty
+	lost   int64           // events dropped since the last ones were written
+	young  Span            // ring of the operations under way and not announced, oldest first
+	busy   int             // operations under way, but streams
+	idle   time.Duration   // since when there is none
 }
 
 // spanKey is the context key of the operation under way, a *Span.
@@ -82,39 +83,47 @@ func (r *Recorder) Begin(ctx context.Context, kind format.Kind, name string) (co
 
 func (r *Recorder) beginWithin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
 	parent, _ := ctx.Value(spanKey{}).(*Span)
-	return r.begin(ctx, parent, kind, name)
+	return r.begin(ctx, parent, format.Event{Kind: kind, Name: name, Number: -1})
+}
+
+// Request begins a call of an API in a session, which is within no other operation. It is
+// what Begin and Note would do, in less time.
+func (r *Recorder) Request(ctx context.Context, api, method string, session uint64) (context.Context, *Span) {
+	if r == nil {
+		return ctx, nil
+	}
+	return r.begin(ctx, nil, format.Event{Kind: format.Request, Name: method, Detail: api, Number: int64(session)})
 }
 
 func (r *Recorder) now() time.Duration { return time.Since(r.base) }
 
-func (r *Recorder) begin(ctx context.Context, parent *Span, kind format.Kind, name string) (context.Context, *Span) {
-	c := &spanContext{Context: ctx, span: Span{recorder: r}}
-	s := &c.span
-	s.event = format.Event{Kind: kind, Name: name, Number: -1}
+// begin begins an operation that is within parent, if there is one.
+func (r *Recorder) begin(ctx context.Context, parent *Span, e format.Event) (context.Context, *Span) {
 	if parent != nil && parent.event.ID != 0 {
-		s.event.Parent = parent.event.ID
-		s.event.Depth = parent.event.Depth
-		if s.event.Depth < 255 {
-			s.event.Depth++
+		e.Parent = parent.event.ID
+		e.Depth = parent.event.Depth
+		if e.Depth < 255 {
+			e.Depth++
 		}
 	}
 	now := r.now()
-	s.event.Start = int64(now)
+	e.Start = int64(now)
+	c := &spanContext{Context: ctx, span: Span{recorder: r, event: e}}
+	s := &c.span
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.off {
-		r.mu.Unlock()
 		return ctx, nil
 	}
 	s.event.ID = r.newID()
 	s.next, s.prev = &r.young, r.young.prev
 	s.prev.next, s.next.prev = s, s
-	if kind != format.Stream {
+	if e.Kind != format.Stream {
 		if gap := now - r.idle; r.busy == 0 && gap >= idleness {
-			r.record(format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: int64(r.idle), Duration: int64(gap), Number: -1})
+			r.record(&format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: int64(r.idle), Duration: int64(gap), Number: -1})
 		}
 		r.busy++
 	}
-	r.mu.Unlock()
 	return c, s
 }
 
@@ -124,19 +133,31 @@ func (r *Recorder) newID() uint64 {
 	return r.lastID
 }
 
-// record adds an event; r.mu is held.
-func (r *Recorder) record(e format.Event) {
-	if len(r.pending) >= maxPending {
-		r.lost++
-		return
-	}
-	r.pending = append(r.pending, e)
-	if len(r.pending) == manyPending {
+// record adds an event; r.mu is held. It is encoded here, and not by the writer, because it
+// takes a few bytes in the block, and would take a hundred to wait for it.
+func (r *Recorder) record(e *format.Event) {
+	if r.block.Full() {
+		if len(r.full) >= maxFull {
+			r.lost++
+			return
+		}
+		r.turn()
 		select {
 		case r.wake <- struct{}{}:
 		default:
 		}
 	}
+	r.block.Add(e)
+}
+
+// turn begins another block; r.mu is held.
+func (r *Recorder) turn() {
+	r.full = append(r.full, r.block)
+	if n := len(r.spare); n > 0 {
+		r.block, r.spare = r.spare[n-1], r.spare[:n-1]
+		return
+	}
+	r.block = &format.Block{}
 }
 
 // Note adds a detail and a number to an operation, see format.Kind.
@@ -186,7 +207,7 @@ func (s *Span) end(err error) {
 		s.leave()
 	}
 	if !r.off {
-		r.record(*e)
+		r.record(e)
 	}
 }
 
@@ -202,24 +223,43 @@ func (r *Recorder) announce(before time.Duration) {
 		s.leave()
 		begun := s.event
 		begun.State = format.Open
-		r.record(begun)
+		r.record(&begun)
 	}
 }
 
-// take returns the events to be written, and gives room for others.
-func (r *Recorder) take(room []format.Event) (events []format.Event, lost int64) {
+// take returns the blocks to be written; with all, the one that is being filled, too.
+func (r *Recorder) take(all bool) []*format.Block {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	events, r.pending = r.pending, room[:0]
-	lost, r.lost = r.lost, 0
-	return events, lost
+	if (all || r.lost > 0) && !r.block.Empty() {
+		r.turn()
+	}
+	if r.lost > 0 {
+		r.record(&format.Event{ID: r.newID(), Kind: format.Lost, State: format.Done, Start: int64(r.now()), Number: r.lost})
+		r.lost = 0
+	}
+	blocks := r.full
+	r.full = nil
+	return blocks
+}
+
+// maxSpare is how many empty blocks are kept: more were used only in a rush.
+const maxSpare = 4
+
+// give gives back a block that is written.
+func (r *Recorder) give(b *format.Block) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.spare) < maxSpare {
+		r.spare = append(r.spare, b)
+	}
 }
 
 // turnOff makes the recorder forget all that it is told.
 func (r *Recorder) turnOff() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.off, r.pending = true, nil
+	r.off, r.full, r.spare = true, nil, nil
 }
 
 // Close writes what is left, and the beginnings of what is still under way.

@@ -77,10 +77,10 @@ func Open(c Config) *Recorder {
 		c.Warn = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	}
 	now := time.Now()
-	r := &Recorder{base: now, lastID: uint64(now.UnixNano()), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
+	r := &Recorder{base: now, lastID: uint64(now.UnixNano()), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), block: &format.Block{}}
 	r.young.next, r.young.prev = &r.young, &r.young
 	w := &writer{Config: c, recorder: r}
-	r.record(format.Event{ID: r.newID(), Kind: format.Life, State: format.Done, Number: int64(os.Getpid()), Name: c.Process})
+	r.record(&format.Event{ID: r.newID(), Kind: format.Life, State: format.Done, Number: int64(os.Getpid()), Name: c.Process})
 	go func() {
 		defer close(r.ended)
 		w.run()
@@ -107,5 +107,5 @@ func Begin(ctx context.Context, kind format.Kind, name string) (context.Context,
 	if parent == nil {
 		return ctx, nil
 	}
-	return parent.recorder.begin(ctx, parent, kind, name)
+	return parent.recorder.begin(ctx, parent, format.Event{Kind: kind, Name: name, Number: -1})
 }

@@ -14,8 +14,6 @@ type writer struct {
 	recorder *Recorder
 	trace    *trace   // nil: its folder is not there yet
 	held     *os.File // folder of the run that this process has begun
-	block    format.Block
-	spare    []format.Event
 }
 
 // run writes until the recorder is closed, or writing fails.
@@ -24,9 +22,10 @@ func (w *writer) run() {
 	defer ticker.Stop()
 	err := w.find()
 	for err == nil {
-		closing := false
+		all, closing := true, false
 		select {
 		case <-w.recorder.wake:
+			all = false
 		case <-ticker.C:
 			w.recorder.announceOld()
 			err = w.find()
@@ -35,7 +34,7 @@ func (w *writer) run() {
 			closing = true
 		}
 		if err == nil && w.trace != nil {
-			err = w.write()
+			err = w.write(all)
 		}
 		if closing {
 			break
@@ -72,7 +71,7 @@ func (w *writer) find() error {
 		return err
 	}
 	if w.trace != nil {
-		if err := w.write(); err != nil {
+		if err := w.write(true); err != nil {
 			return err
 		}
 		w.trace.close()
@@ -82,39 +81,17 @@ func (w *writer) find() error {
 	return err
 }
 
-// write writes what was gathered.
-func (w *writer) write() error {
-	events, lost := w.recorder.take(w.spare)
-	w.spare = events
+// write writes the full blocks or all that was gathered.
+func (w *writer) write(all bool) error {
 	// The clock may have been set meanwhile: times are those that it has now.
 	epoch := time.Now().UnixNano() - int64(w.recorder.now())
-	if lost > 0 {
-		events = append(events, format.Event{ID: w.recorder.markerID(), Kind: format.Lost, State: format.Done, Start: int64(w.recorder.now()), Number: lost})
-		w.spare = events
-	}
-	for i := range events {
-		events[i].Start += epoch
-		w.block.Add(&events[i])
-		if w.block.Full() {
-			if err := w.trace.write(&w.block); err != nil {
-				return err
-			}
+	for _, block := range w.recorder.take(all) {
+		if err := w.trace.write(block, epoch); err != nil {
+			return err
 		}
+		w.recorder.give(block)
 	}
-	clear(events) // texts need not outlive it
-	if cap(w.spare) > 4*manyPending {
-		w.spare = nil
-	}
-	if w.block.Empty() {
-		return nil
-	}
-	return w.trace.write(&w.block)
-}
-
-func (r *Recorder) markerID() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.newID()
+	return nil
 }
 
 // trace is the folder of one process in one run, open for writing.
@@ -129,14 +106,14 @@ type trace struct {
 	data    []byte
 }
 
-// write writes a block, and its place after it.
-func (t *trace) write(block *format.Block) error {
+// write writes a block, whose times are after epoch, and its place after it.
+func (t *trace) write(block *format.Block, epoch int64) error {
 	if t.segment == nil || t.size >= t.Segment || t.blocks >= maxBlocks {
 		if err := t.begin(); err != nil {
 			return err
 		}
 	}
-	data, entry := block.Append(t.data[:0])
+	data, entry := block.Append(t.data[:0], epoch)
 	t.data = data
 	entry.Segment, entry.Offset = t.numbers[len(t.numbers)-1], uint32(t.size)
 	if _, err := t.segment.Write(data); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/klauspost/compress/s2"
 )
@@ -36,12 +37,12 @@ var (
 // Block gathers events until they are written. Its zero value is empty.
 type Block struct {
 	body        []byte
-	packed      []byte
 	events      uint32
 	texts       map[string]uint64
 	base        int64
 	lastID      uint64
 	lastStart   int64
+	lastTexts   [3]text // of the previous event
 	first, last int64
 }
 
@@ -74,51 +75,69 @@ func (b *Block) Add(e *Event) {
 	body = binary.AppendUvarint(body, uint64(max(e.Duration, 0)))
 	body = append(body, e.Depth)
 	body = binary.AppendVarint(body, e.Number)
-	body = b.text(body, e.Name)
-	body = b.text(body, e.Detail)
-	b.body = b.text(body, e.Failure)
+	body = b.text(body, e.Name, &b.lastTexts[0])
+	body = b.text(body, e.Detail, &b.lastTexts[1])
+	b.body = b.text(body, e.Failure, &b.lastTexts[2])
 	b.lastID, b.lastStart = e.ID, e.Start
 	b.events++
 }
 
-func (b *Block) text(body []byte, text string) []byte {
-	if text == "" {
-		return append(body, 0)
-	}
-	if len(text) > MaxText {
-		text = text[:MaxText]
-	}
-	if n, known := b.texts[text]; known {
-		return binary.AppendUvarint(body, n+2)
-	}
-	b.texts[text] = uint64(len(b.texts))
-	body = binary.AppendUvarint(append(body, 1), uint64(len(text)))
-	return append(body, text...)
+// text is one of a block, with its number.
+type text struct {
+	text   string
+	number uint64
 }
 
-// Append appends the block to data, and empties it. The index entry lacks its place.
-func (b *Block) Append(data []byte) ([]byte, Entry) {
-	body, compressed := b.body, uint32(0)
-	if len(body) >= compressible {
-		if most := s2.MaxEncodedLen(len(body)); cap(b.packed) < most {
-			b.packed = make([]byte, most)
-		}
-		if packed := s2.Encode(b.packed[:cap(b.packed)], body); len(packed) < len(body) {
+// text appends a text; last is that of the previous event, which is often the same.
+func (b *Block) text(body []byte, s string, last *text) []byte {
+	if s == "" {
+		return append(body, 0)
+	}
+	if len(s) > MaxText {
+		s = s[:MaxText]
+	}
+	if s == last.text {
+		return binary.AppendUvarint(body, last.number+2)
+	}
+	n, known := b.texts[s]
+	if !known {
+		n = uint64(len(b.texts))
+		b.texts[s] = n
+	}
+	*last = text{s, n}
+	if known {
+		return binary.AppendUvarint(body, n+2)
+	}
+	body = binary.AppendUvarint(append(body, 1), uint64(len(s)))
+	return append(body, s...)
+}
+
+// Append appends the block to data, and empties it. Its times are taken to be after epoch,
+// in nanoseconds since 1970. The index entry lacks its place.
+func (b *Block) Append(data []byte, epoch int64) ([]byte, Entry) {
+	begin := len(data)
+	data = slices.Grow(data, HeaderSize+s2.MaxEncodedLen(len(b.body)))
+	header := data[begin : begin+HeaderSize]
+	body := data[begin+HeaderSize : begin+HeaderSize+len(b.body)]
+	compressed := uint32(0)
+	if len(b.body) >= compressible {
+		if packed := s2.Encode(data[begin+HeaderSize:cap(data)], b.body); len(packed) < len(b.body) {
 			body, compressed = packed, 1
 		}
 	}
-	begin := len(data)
-	data = append(data, magic[:]...)
-	data = append(data, 0, 0, 0, 0)
-	for _, n := range []uint32{uint32(len(body)), uint32(len(b.body)), b.events, compressed} {
-		data = binary.LittleEndian.AppendUint32(data, n)
+	if compressed == 0 {
+		copy(body, b.body)
 	}
-	data = binary.LittleEndian.AppendUint64(data, uint64(b.base))
-	data = append(data, body...)
+	data = data[:begin+HeaderSize+len(body)]
+	copy(header, magic[:])
+	for i, n := range []uint32{uint32(len(body)), uint32(len(b.body)), b.events, compressed} {
+		binary.LittleEndian.PutUint32(header[8+4*i:], n)
+	}
+	binary.LittleEndian.PutUint64(header[24:], uint64(b.base+epoch))
 	binary.LittleEndian.PutUint32(data[begin+4:], crc32.Checksum(data[begin+8:], table))
-	entry := Entry{Size: uint32(len(data) - begin), Events: b.events, First: b.first, Last: b.last}
+	entry := Entry{Size: uint32(len(data) - begin), Events: b.events, First: b.first + epoch, Last: b.last + epoch}
 	clear(b.texts)
-	b.body, b.events, b.lastID = b.body[:0], 0, 0
+	b.body, b.events, b.lastID, b.lastTexts = b.body[:0], 0, 0, [3]text{}
 	return data, entry
 }
 
