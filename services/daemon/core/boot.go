@@ -23,7 +23,7 @@ const mountTimeout = time.Minute
 const poeOffTime = 2 * time.Second
 
 // softReboots is how many nodes are asked to reboot at the same time.
-const softReboots = 64
+const softReboots = 1024
 
 // bootChanged is called when the notification of a node begins or ends. Before the
 // registry is loaded no node is known; load looks at all of them.
@@ -55,21 +55,35 @@ func (d *Daemon) bootChanged(ip string, isBooted, resumed bool) {
 func (d *Daemon) booted(node *registry.Device) {
 	d.monitor.Booted(node.MAC)
 	_, announced := d.resumed.LoadAndDelete(node.IP)
-	if d.registry.SetBooted(node.MAC, true) {
-		if !announced {
-			d.logf(nodesStream, "node %s is booted", node.Name)
-		}
+	line := ""
+	if !announced {
+		line = fmt.Sprintf("node %s is booted", node.Name)
+	}
+	if d.status(node, true, line) {
 		d.news.poke()
 	}
 }
 
+// status records whether a node is booted, and tells whether that is a change. The line, if
+// any, is logged before anyone can see the change: who has seen it finds the line.
+func (d *Daemon) status(node *registry.Device, booted bool, line string) bool {
+	d.statuses.Lock()
+	defer d.statuses.Unlock()
+	if now := d.registry.View().ByMAC(node.MAC); now == nil || now.Booted == booted {
+		return false
+	}
+	if line != "" {
+		d.logf(nodesStream, "%s", line)
+	}
+	return d.registry.SetBooted(node.MAC, booted)
+}
+
 // down records that a node is not booted any more, and tells whether it was.
 func (d *Daemon) down(node *registry.Device, why string) bool {
-	if !d.registry.SetBooted(node.MAC, false) {
+	if !d.status(node, false, fmt.Sprintf("node %s is down %s", node.Name, why)) {
 		return false
 	}
 	d.monitor.Down(node.MAC, false)
-	d.logf(nodesStream, "node %s is down %s", node.Name, why)
 	d.news.poke()
 	return true
 }
@@ -100,7 +114,7 @@ type reboot struct {
 	cause string
 
 	mu     sync.Mutex
-	done   []*registry.Device
+	done   map[*registry.Device]bool
 	soft   map[*registry.Device]string // errors
 	hard   map[*registry.Device]string
 	method string // of the hard reboot
@@ -115,7 +129,7 @@ func rebootStep(name string, do func(ctx context.Context, r *reboot) error) work
 
 // run reboots the nodes: softly first, unless hardOnly.
 func (r *reboot) run(ctx context.Context, hardOnly bool) error {
-	r.soft, r.hard = map[*registry.Device]string{}, map[*registry.Device]string{}
+	r.done, r.soft, r.hard = map[*registry.Device]bool{}, map[*registry.Device]string{}, map[*registry.Device]string{}
 	r.method = "PoE-reboot"
 	r.notIdle(r.nodes)
 	steps := []workflow.Step[*reboot]{rebootStep("wait for mounts", waitMounts)}
@@ -133,14 +147,14 @@ func (r *reboot) run(ctx context.Context, hardOnly bool) error {
 // left returns the nodes that are neither rebooted nor given up.
 func (r *reboot) left() []*registry.Device {
 	return slices.DeleteFunc(slices.Clone(r.nodes), func(node *registry.Device) bool {
-		return slices.Contains(r.done, node) || r.hard[node] != ""
+		return r.done[node] || r.hard[node] != ""
 	})
 }
 
 // succeeded records that a node reboots now.
 func (r *reboot) succeeded(node *registry.Device, method string) {
 	r.mu.Lock()
-	r.done = append(r.done, node)
+	r.done[node] = true
 	r.mu.Unlock()
 	r.down(node, r.why(method))
 	r.monitor.Starting(node.MAC, r.call != nil)
@@ -306,7 +320,7 @@ func poeReboot(ctx context.Context, r *reboot) error {
 // report tells the client, or else the log, how the reboots went.
 func report(_ context.Context, r *reboot) error {
 	if len(r.done) > 0 {
-		line := text.Sentence("%s: rebooted OK.", registry.Names(r.done))
+		line := text.Sentence("%s: rebooted OK.", registry.Names(slices.Collect(maps.Keys(r.done))))
 		if r.call != nil {
 			r.call.out(line + "\n")
 		} else {

@@ -139,9 +139,10 @@ type Daemon struct {
 	measures *measures
 	hub      atomic.Pointer[connector.Peer] // server-hub, nil before it has connected
 
-	cycling sync.RWMutex // held for reading while ports are off for a reboot
-	writing sync.Mutex   // held to change devices or images: the database, then the registry
-	tables  tables
+	statuses sync.Mutex   // held to change whether a node is booted
+	cycling  sync.RWMutex // held for reading while ports are off for a reboot
+	writing  sync.Mutex   // held to change devices or images: the database, then the registry
+	tables   tables
 }
 
 // tables are those of the database that no other place holds. They are guarded by mu.
@@ -149,6 +150,7 @@ type tables struct {
 	mu       sync.Mutex
 	ports    []db.SwitchPort
 	topology []db.Topology
+	found    *positions // made of topology when it is asked for
 	poeOff   []db.PoEOff
 	scanned  time.Time // last scan of the network since the start; zero: none
 }

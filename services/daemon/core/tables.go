@@ -13,6 +13,7 @@ func (t *tables) set(all db.Everything) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ports, t.topology, t.poeOff = all.SwitchPorts, all.Topology, all.PoEOff
+	t.found = nil
 }
 
 // forget drops what refers to a device.
@@ -21,6 +22,7 @@ func (t *tables) forget(mac string) {
 	defer t.mu.Unlock()
 	t.ports = slices.DeleteFunc(t.ports, func(p db.SwitchPort) bool { return p.MAC == mac })
 	t.topology = slices.DeleteFunc(t.topology, func(l db.Topology) bool { return l.MAC1 == mac || l.MAC2 == mac })
+	t.found = nil
 	t.poeOff = slices.DeleteFunc(t.poeOff, func(p db.PoEOff) bool { return p.MAC == mac })
 }
 
@@ -57,7 +59,7 @@ func (t *tables) links() []db.Topology {
 func (t *tables) edit(edit func(links []db.Topology) []db.Topology) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.topology = edit(slices.Clone(t.topology))
+	t.topology, t.found = edit(slices.Clone(t.topology)), nil
 }
 
 // lastScan tells when the network was scanned since the daemon started; zero: not yet.
@@ -88,23 +90,43 @@ func containsPort(ports []PoEPort, at place) bool {
 	return slices.ContainsFunc(ports, func(p PoEPort) bool { return p.Switch.MAC == at.mac && p.Port == at.port })
 }
 
-// places returns the best known place of each device, by MAC: confirmed links come first.
-func (t *tables) places() map[string]place {
+// positions is the topology by device and by port.
+type positions struct {
+	places map[string]place   // the best known one of each device, by MAC
+	peers  map[place][]string // MACs of the devices connected to a port
+}
+
+// positions returns what the topology says, which must not be modified.
+func (t *tables) positions() *positions {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	best := make(map[string]place, len(t.topology))
+	if t.found == nil {
+		t.found = locateAll(t.topology)
+	}
+	return t.found
+}
+
+// locateAll makes positions of links: confirmed links are better than others.
+func locateAll(links []db.Topology) *positions {
+	p := &positions{places: make(map[string]place, len(links)), peers: make(map[place][]string, len(links))}
 	sure := map[string]bool{}
 	add := func(mac string, at place, confirmed bool) {
-		if _, known := best[mac]; !known || confirmed && !sure[mac] {
-			best[mac], sure[mac] = at, confirmed
+		if _, known := p.places[mac]; !known || confirmed && !sure[mac] {
+			p.places[mac], sure[mac] = at, confirmed
+		}
+		if at.port != 0 {
+			p.peers[at] = append(p.peers[at], mac)
 		}
 	}
-	for _, l := range t.topology {
+	for _, l := range links {
 		add(l.MAC1, place{l.MAC2, l.Port2}, l.Confirmed)
 		add(l.MAC2, place{l.MAC1, l.Port1}, l.Confirmed)
 	}
-	return best
+	return p
 }
+
+// places returns the best known place of each device, by MAC.
+func (t *tables) places() map[string]place { return t.positions().places }
 
 // peer returns the device at the other end of a link that ends at a place.
 func (p place) peer(l db.Topology) (mac string, found bool) {
@@ -121,14 +143,7 @@ func (p place) peer(l db.Topology) (mac string, found bool) {
 
 // fed returns the devices connected to a port.
 func (t *tables) fed(mac string, port int) (macs []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.topology {
-		if peer, found := (place{mac, port}).peer(l); found {
-			macs = append(macs, peer)
-		}
-	}
-	return macs
+	return t.positions().peers[place{mac, port}]
 }
 
 // off returns the ports that are off.
