@@ -77,6 +77,72 @@ func TestControlRequest(t *testing.T) {
 
 func says(reply string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, reply) } }
 
+// TestDefectN9SplitReplies: a reply may come byte by byte, and a connection that breaks is
+// an error at once.
+func TestDefectN9SplitReplies(t *testing.T) {
+	c := node(t, func(conn net.Conn) {
+		for _, b := range "KO not now\n" {
+			io.WriteString(conn, string(b))
+		}
+	})
+	if err := c.Request(t.Context(), "127.0.0.1", "BLINK 1"); err == nil || err.Error() != "not now" {
+		t.Errorf("error %v", err)
+	}
+	c = node(t, func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) }) // reset
+	if err := c.Request(t.Context(), "127.0.0.1", "BLINK 1"); err == nil || err.Error() != "Broken connection" {
+		t.Errorf("error %v", err)
+	}
+	if err := c.Request(t.Context(), "", "BLINK 1"); err == nil || err.Error() != "Unknown IP address" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestDefectN4ResetBootNotification: a peer that is gone right after its request changes
+// nothing.
+func TestDefectN4ResetBootNotification(t *testing.T) {
+	kept := &supervisor{files: map[string][]*os.File{}}
+	b := &BootStatus{Keeper: kept.keeper(), Changed: func(ip string, booted, _ bool) { t.Errorf("%s is booted: %v", ip, booted) }}
+	for range 20 {
+		ours, theirs := accept(t)
+		theirs.(*net.TCPConn).SetLinger(0)
+		theirs.Close()
+		b.Serve(t.Context(), ours, ours)
+	}
+	if left := kept.names(); len(left) > 0 || b.Booted("127.0.0.1") {
+		t.Errorf("kept %q", left)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var expired []string
+		i := NewIdle(2*time.Hour, func(_ context.Context, macs []string) {
+			expired = append(expired, fmt.Sprint(time.Since(start), macs))
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go i.Run(ctx)
+		i.Follow("a")
+		i.Follow("b")
+		i.Restart("none")
+		time.Sleep(time.Hour)
+		i.Follow("a") // already followed
+		i.Follow("c")
+		i.Restart("b")
+		i.Leave("none")
+		time.Sleep(3 * time.Hour)
+		i.Leave("b")
+		i.Leave("c")
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		want := "[2h0m0s [a] 3h0m0s [b c] 4h0m0s [a] 6h0m0s [a]]"
+		if got := fmt.Sprint(expired); got != want {
+			t.Errorf("expired %s, want %s", got, want)
+		}
+	})
+}
+
 func TestControlRefused(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
