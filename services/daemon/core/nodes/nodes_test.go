@@ -88,7 +88,10 @@ func TestDefectN9SplitReplies(t *testing.T) {
 	if err := c.Request(t.Context(), "127.0.0.1", "BLINK 1"); err == nil || err.Error() != "not now" {
 		t.Errorf("error %v", err)
 	}
-	c = node(t, func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0) }) // reset
+	c = node(t, func(conn net.Conn) {
+		conn.Read(make([]byte, 1))
+		conn.(*net.TCPConn).SetLinger(0) // reset
+	})
 	if err := c.Request(t.Context(), "127.0.0.1", "BLINK 1"); err == nil || err.Error() != "Broken connection" {
 		t.Errorf("error %v", err)
 	}
