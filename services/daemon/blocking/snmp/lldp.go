@@ -18,6 +18,9 @@ type Neighbor struct {
 	Name string // lower case; "" if unknown
 }
 
+// maxNeighbors bounds what is believed of one switch.
+const maxNeighbors = 4096
+
 // LLDP is one way to read the neighbours of a switch.
 type LLDP struct {
 	Name      string
@@ -107,7 +110,7 @@ func joinStandard(subtypes, ids, names, addresses []Row) []Neighbor {
 	var found []Neighbor
 	for _, row := range ids {
 		key, ok := keyOf(row.Index)
-		if !ok || len(row.Index) != 3 || !isMAC[key] {
+		if !ok || len(row.Index) != 3 || !isMAC[key] || len(found) == maxNeighbors {
 			continue
 		}
 		id, _ := row.Value.Bytes()
@@ -199,7 +202,7 @@ func joinTPLink(locals, types, ids, names []Row) []Neighbor {
 	var found []Neighbor
 	for _, row := range ids {
 		k, text, ok := keyed(row)
-		if !ok || !isMAC[k] {
+		if !ok || !isMAC[k] || len(found) == maxNeighbors {
 			continue
 		}
 		port := portOfInterface[int(k[0])]
@@ -228,7 +231,7 @@ func tpLinkInterfaces(locals []Row) map[int]int {
 		}
 		digits := strings.TrimRightFunc(lastDigits.FindString(string(text)), func(r rune) bool { return r < '0' || r > '9' })
 		port, err := strconv.ParseInt(digits, 10, 32)
-		if err != nil || port < 1 || interfaces[int(port)] != 0 {
+		if err != nil || port < 1 || interfaces[int(port)] != 0 || len(interfaces) == maxPorts {
 			continue
 		}
 		interfaces[int(port)] = index
@@ -243,12 +246,15 @@ func tpLinkPorts(ctx context.Context, s *Session, n *Numbering) error {
 		return err
 	}
 	n.Interfaces = tpLinkInterfaces(rows)
+	portOfInterface := map[int]int{}
 	for port, index := range n.Interfaces {
-		for _, row := range rows {
-			text, _ := row.Value.Bytes()
-			if label, ok := cleanText(text); ok && len(row.Index) == 1 && int(row.Index[0]) == index {
-				n.Labels[label] = port
-			}
+		portOfInterface[index] = port
+	}
+	for _, row := range rows {
+		index, _ := portOf(row.Index)
+		text, _ := row.Value.Bytes()
+		if label, ok := cleanText(text); ok && portOfInterface[index] != 0 {
+			n.Labels[label] = portOfInterface[index]
 		}
 	}
 	return nil

@@ -114,6 +114,9 @@ func portOf(index OID) (int, bool) {
 	return int(index[0]), true
 }
 
+// maxPorts bounds the ports of a switch: LLDP numbers no more.
+const maxPorts = 4096
+
 // localPort is a port as LLDP presents it.
 type localPort struct {
 	number  int
@@ -147,7 +150,7 @@ func standardPorts(ctx context.Context, s *Session, n *Numbering) error {
 	for _, row := range ids {
 		port, ok := portOf(row.Index)
 		id, isText := row.Value.Bytes()
-		if ok && isText {
+		if ok && isText && len(locals) < maxPorts {
 			locals = append(locals, localPort{port, bySubtype[port], id})
 		}
 	}

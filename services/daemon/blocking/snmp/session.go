@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -142,7 +141,7 @@ func (s *Session) try(data []byte, request *gosnmp.SnmpPacket) (*gosnmp.SnmpPack
 	}
 	for {
 		n, err := s.conn.Read(s.buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) || n == 0 && err != nil {
+		if err != nil { // time is up, the session is closed, or nobody listens there
 			return nil, err
 		}
 		answer := decode(s.codec, slices.Clone(s.buf[:n])) // which the values are parts of
