@@ -79,12 +79,13 @@ func (b *BootStatus) Serve(ctx context.Context, conn *net.TCPConn, r io.Reader) 
 	if err := conn.SetWriteDeadline(time.Now().Add(3 * time.Second)); err != nil {
 		return
 	}
-	if _, err := io.WriteString(conn, "OK\n"); err != nil {
-		return
-	}
 	ip := address(conn)
 	n := &notification{conn: conn}
-	b.replace(ip, n)
+	b.replace(ip, n) // before the answer: the node may then close an older connection
+	if _, err := io.WriteString(conn, "OK\n"); err != nil {
+		b.end(ip, n)
+		return
+	}
 	b.follow(ctx, ip, n, r)
 }
 
