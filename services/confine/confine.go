@@ -7,7 +7,8 @@
 //
 //   - the files it was given open, and reading files of the paths named by -read;
 //   - executing itself, and so no shell, pager or editor;
-//   - sockets of the unix domain that have a path; no TCP, no abstract names;
+//   - sockets of the unix domain that have a path, no abstract names; TCP only to the
+//     ports named by -connect;
 //   - signals to itself; no privilege of root, nor any that a set-id program would give.
 //
 // It needs Landlock, version 6 (Linux 6.12). Without it the program is not run at all.
@@ -23,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -34,11 +36,14 @@ import (
 const Role = "confined"
 
 // Command returns the arguments that make the program services run a command, which may
-// read paths, in at most memory bytes.
-func Command(command []string, read []string, memory uint64) []string {
+// read paths and connect to TCP ports, in at most memory bytes.
+func Command(command []string, read []string, memory uint64, connect ...uint16) []string {
 	args := []string{Role, "-memory", fmt.Sprint(memory)}
 	for _, path := range read {
 		args = append(args, "-read", path)
+	}
+	for _, port := range connect {
+		args = append(args, "-connect", fmt.Sprint(port))
 	}
 	return append(append(args, "--"), command...)
 }
@@ -54,11 +59,24 @@ func (p *paths) Set(path string) error {
 	return nil
 }
 
+type ports []landlock.Rule
+
+func (p *ports) String() string { return "" }
+func (p *ports) Set(text string) error {
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err == nil {
+		*p = append(*p, landlock.ConnectTCP(uint16(port)))
+	}
+	return err
+}
+
 // Main does not return unless it fails.
 func Main(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet(Role, flag.ContinueOnError)
 	var read paths
 	flags.Var(&read, "read", "`path` below which the program may read; need not exist; repeatable")
+	var connect ports
+	flags.Var(&connect, "connect", "TCP `port` that the program may connect to; repeatable")
 	memory := flags.Uint64("memory", 1<<30, "most `bytes` of address space")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -67,10 +85,10 @@ func Main(_ context.Context, args []string) error {
 	if len(command) == 0 || !filepath.IsAbs(command[0]) {
 		return errors.New("cannot confine: no program is named by an absolute path")
 	}
-	return run(command, read, *memory)
+	return run(command, read, connect, *memory)
 }
 
-func run(command []string, read []string, memory uint64) error {
+func run(command []string, read []string, connect []landlock.Rule, memory uint64) error {
 	executable := []string{command[0]}
 	loader, err := interpreter(command[0])
 	if err != nil {
@@ -84,10 +102,10 @@ func run(command []string, read []string, memory uint64) error {
 	if err := dropPrivileges(); err != nil {
 		return fmt.Errorf("cannot confine %s: %w", command[0], err)
 	}
-	err = landlock.V6.Restrict(
+	err = landlock.V6.Restrict(append(connect,
 		landlock.ROFiles(executable...),
 		landlock.PathAccess(ll.AccessFSReadFile, read...).IgnoreIfMissing(),
-	)
+	)...)
 	if err != nil {
 		return fmt.Errorf("cannot confine %s: %w", command[0], err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,12 +54,14 @@ func Default() Prompt {
 	}
 }
 
-// readable is what psql reads on a Debian system: its libraries, and descriptions of
-// terminals and of locales.
+// readable is what psql reads on a Debian system: its libraries, descriptions of
+// terminals and of locales, and what it needs to reach a host.
 var readable = []string{
 	"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache",
 	"/usr/share/terminfo", "/usr/lib/terminfo", "/etc/terminfo",
 	"/usr/lib/locale", "/usr/share/zoneinfo", "/etc/localtime",
+	// Of a database elsewhere: names of hosts, and certificates.
+	"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/ssl",
 }
 
 // Command prepares a prompt, which ends with ctx. clean is for when it has ended.
@@ -73,13 +76,14 @@ func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err e
 			return nil, nil, err
 		}
 	}
-	if _, err := pgconn.ParseConfig(access.DSN); err != nil {
+	database, err := pgconn.ParseConfig(access.DSN)
+	if err != nil {
 		return nil, nil, errors.New("cannot open a SQL prompt: the database has no valid name in the configuration of this server")
 	}
 	clean = func() {}
 	command := append(append([]string{}, p.Program...),
 		"--no-psqlrc", "--no-password", "--pset=pager=off", "--set=HISTFILE=/dev/null", "--dbname="+access.DSN)
-	cmd = exec.CommandContext(ctx, p.Services, confine.Command(command, p.reads(), memory)...)
+	cmd = exec.CommandContext(ctx, p.Services, confine.Command(command, p.reads(), memory, ports(database)...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
 		"LANG=C.UTF-8", "PGCLIENTENCODING=UTF8", "HOME=/nonexistent", "INPUTRC=/dev/null",
@@ -94,6 +98,20 @@ func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err e
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 	return cmd, clean, nil
+}
+
+// ports are those of a database that is reached by TCP.
+func ports(database *pgconn.Config) (found []uint16) {
+	add := func(host string, port uint16) {
+		if !filepath.IsAbs(host) && !slices.Contains(found, port) {
+			found = append(found, port)
+		}
+	}
+	add(database.Host, database.Port)
+	for _, f := range database.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return found
 }
 
 // reads returns the paths that psql reads: those of the system, and the arguments of the

@@ -16,6 +16,7 @@ import (
 
 	"github.com/waltos/waltos/services/confine"
 	"github.com/waltos/waltos/services/daemon/core/terminal"
+	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 )
 
@@ -197,6 +198,43 @@ func TestTerminal(t *testing.T) {
 	client.Close()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExternalDatabase opens a prompt on a database reached by TCP, from where no other
+// port can be reached.
+func TestExternalDatabase(t *testing.T) {
+	needLandlock(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	external := dbtest.StartExternal(t, "secret")
+	sockets := dbtest.Serve(t, "-dsn", "postgres://owner:secret@"+external.Address()+"/platform?sslmode=disable")
+	database := db.Dial(filepath.Join(sockets, filepath.Base(db.Socket)))
+	defer database.Close()
+	p := Prompt{Services: exe, Program: dbtest.PsqlCommand(t), Access: database.SQLAccess}
+	dbtest.Wait(t, "the role of the prompt", func(ctx context.Context) error {
+		_, err := database.SQLAccess(ctx)
+		return err
+	})
+	if out := run(t, p, "select current_user, count(*) from devices;"); !strings.Contains(out, "walt-sql     |     0") {
+		t.Errorf("got %s", out)
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	cmd, clean, err := p.Command(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clean()
+	cmd.Stdin = strings.NewReader("\\connect postgres://127.0.0.1:" + port + "/platform\nselect 1;")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "Permission denied") {
+		t.Errorf("another port: %v\n%s", err, out)
 	}
 }
 
