@@ -96,11 +96,16 @@ func writeJSON(w nethttp.ResponseWriter, r *nethttp.Request, status int, v any) 
 	write(w, r, status, "application/json", []byte(text))
 }
 
-// encodeJSON leaves <, > and & as they are: nothing of it is HTML.
+// encodeJSON returns the text of a value. <, > and & are left as they are: nothing of it
+// is HTML.
 func encodeJSON(v any) (string, error) {
 	var text strings.Builder
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(v)
+	err := newEncoder(&text).Encode(v)
 	return strings.TrimSuffix(text.String(), "\n"), err
+}
+
+func newEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
 }

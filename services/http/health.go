@@ -13,7 +13,7 @@ import (
 )
 
 // healthTimeout bounds how long the daemon may take to tell how it is.
-const healthTimeout = 5 * time.Second
+const healthTimeout = 3 * time.Second
 
 func (h *handler) measure() {
 	h.requests = h.set.CountersBy("walt_http_requests_total", "HTTP requests, by route and status.", "route", "code")

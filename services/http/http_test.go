@@ -392,3 +392,40 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestDocumentationIsConditional(t *testing.T) {
+	h, _ := newPlatform(t)
+	r := get(t, h, "GET", "/doc/", "127.0.0.1")
+	date := r.Header.Get("Last-Modified")
+	if date == "" || body(t, r) != "<p>doc" {
+		t.Fatalf("%v", r.Header)
+	}
+	if r := get(t, h, "GET", "/doc/index.html", "127.0.0.1", "If-Modified-Since", date); r.StatusCode != 304 || body(t, r) != "" {
+		t.Errorf("not modified: %d", r.StatusCode)
+	}
+	if r := get(t, h, "GET", "/doc/index.html", "127.0.0.1", "Range", "bytes=3-"); r.StatusCode != 206 || body(t, r) != "doc" {
+		t.Errorf("range: %d", r.StatusCode)
+	}
+	if r := get(t, h, "GET", "/doc/index.html", "127.0.0.1", "Range", "bytes=99-"); r.StatusCode != 416 {
+		t.Errorf("range beyond the end: %d", r.StatusCode)
+	}
+	if r := get(t, h, "HEAD", "/doc/", "127.0.0.1"); r.StatusCode != 200 || r.Header.Get("Content-Length") != "6" || body(t, r) != "" {
+		t.Errorf("HEAD: %d, %v", r.StatusCode, r.Header)
+	}
+}
+
+// TestRedirectOfHTTP10 has a client that knows neither status 303 nor the header Host.
+func TestRedirectOfHTTP10(t *testing.T) {
+	_, p := newPlatform(t)
+	address := serveOn(t, p)
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /doc HTTP/1.0\r\n\r\n")
+	r, err := nethttp.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || r.StatusCode != 302 || r.Header.Get("Location") != "http://"+address+"/doc/" {
+		t.Errorf("%v, %v", r, err)
+	}
+}

@@ -1,7 +1,9 @@
 package http
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -55,7 +57,7 @@ func (h *handler) logs(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	defer cancel(nil)
 	silence := time.AfterFunc(partTimeout, func() { cancel(errSilence) })
 	defer silence.Stop()
-	out := &history{w: w, unit: unit, head: r.Method == nethttp.MethodHead}
+	out := newHistory(w, r, unit)
 	err = h.cfg.State.Stream(ctx, state.StreamLogs, request, func(decode func(any) error) error {
 		silence.Stop()
 		defer silence.Reset(partTimeout)
@@ -139,44 +141,53 @@ type history struct {
 	head  bool // the request is HEAD
 	begun bool
 	any   bool // a line has been written
-	buf   []byte
+	buf   bytes.Buffer
+	lines *json.Encoder // to buf
+}
+
+func newHistory(w nethttp.ResponseWriter, r *nethttp.Request, unit float64) *history {
+	o := &history{w: w, unit: unit, head: r.Method == nethttp.MethodHead}
+	o.lines = newEncoder(&o.buf)
+	return o
 }
 
 // part writes a part of the history.
 func (o *history) part(part state.LogsPart) error {
-	o.buf = o.buf[:0]
 	if !o.begun {
 		o.begun = true
 		o.w.Header().Set("Content-Type", "application/json")
 		o.w.WriteHeader(nethttp.StatusOK)
-		o.buf = fmt.Appendf(o.buf, `{"num_logs":%d,"logs":[`, part.Count)
+		fmt.Fprintf(&o.buf, `{"num_logs":%d,"logs":[`, part.Count)
 	}
 	if o.head {
 		return errHead
 	}
 	for _, l := range part.Records {
-		text, err := encodeJSON(record{l.Timestamp * o.unit, l.Line, l.Issuer, l.Stream})
-		if err != nil {
+		if o.any {
+			o.buf.WriteByte(',')
+		}
+		o.any = true
+		if err := o.lines.Encode(record{l.Timestamp * o.unit, l.Line, l.Issuer, l.Stream}); err != nil {
 			return err
 		}
-		if o.any {
-			o.buf = append(o.buf, ',')
-		}
-		o.buf, o.any = append(o.buf, text...), true
+		o.buf.Truncate(o.buf.Len() - 1) // a line feed
 	}
 	return o.send()
 }
 
 func (o *history) end() error {
-	o.buf = append(o.buf[:0], "]}"...)
+	o.buf.WriteString("]}")
 	// An error means that the client has gone.
 	_ = o.send()
 	return nil
 }
 
 func (o *history) send() error {
+	connection := nethttp.NewResponseController(o.w)
 	// An error means that there is no connection, as in tests.
-	_ = nethttp.NewResponseController(o.w).SetWriteDeadline(time.Now().Add(partTimeout))
-	_, err := o.w.Write(o.buf)
-	return err
+	_ = connection.SetWriteDeadline(time.Now().Add(partTimeout))
+	if _, err := o.buf.WriteTo(o.w); err != nil {
+		return err
+	}
+	return connection.Flush()
 }

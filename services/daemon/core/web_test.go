@@ -1,0 +1,177 @@
+package core
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	nethttp "net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/http"
+	"github.com/waltos/waltos/services/state"
+)
+
+// web serves the HTTP of a native daemon, and returns its address.
+func (n *native) web() string {
+	n.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	watcher := state.Watch(n.t.Context(), filepath.Join(n.sockets, "state.sock"), "")
+	ended := make(chan error, 1)
+	go func() { ended <- http.Serve(n.t.Context(), ln, http.Config{State: watcher}) }()
+	n.t.Cleanup(func() {
+		if err := <-ended; err != nil {
+			n.t.Error(err)
+		}
+		<-watcher.Done()
+	})
+	return "http://" + ln.Addr().String()
+}
+
+func download(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := nethttp.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(text)
+}
+
+// TestFiguresOfTheDaemon asks for what all processes count, while they work.
+func TestFiguresOfTheDaemon(t *testing.T) {
+	n := startNative(t)
+	url := n.web()
+	s, _ := n.session("CSAPI")
+	for range 3 {
+		if _, err := s.Call(t.Context(), "get_time"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Call(t.Context(), "device_show"); err != nil { // the registry is loaded
+		t.Fatal(err)
+	}
+	if _, err := s.Call(t.Context(), "get_node_ip"); err == nil {
+		t.Fatal("a call without its argument is served")
+	}
+	if status, text := download(t, url+"/readyz"); status != 200 || text != "[]" {
+		t.Errorf("/readyz: %d %s", status, text)
+	}
+	status, text := download(t, url+"/metrics")
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if status != 200 || err != nil {
+		t.Fatalf("/metrics: %d, %v\n%s", status, err, text)
+	}
+	for name, want := range map[string]float64{
+		`walt_call_duration_seconds{api="CSAPI",method="get_time"}`:  3,
+		`walt_call_failures_total{api="CSAPI",method="get_node_ip"}`: 1,
+		`walt_api_exceptions_total{}`:                                1,
+		`walt_sessions{api="CSAPI"}`:                                 1,
+		`walt_process_up{process="server-main"}`:                     1,
+		`walt_process_up{process="server-hub"}`:                      1,
+		`walt_process_up{process="server-db"}`:                       1,
+		`walt_process_up{process="server-blocking"}`:                 0,
+		`walt_database_call_duration_seconds{call="loadAll"}`:        1,
+		`walt_connections_total{to="server-db"}`:                     1,
+		`walt_streams{kind="REQ_DUMP_LOGS"}`:                         0,
+		`walt_devices{type="server"}`:                                1,
+		`walt_boot_notifications{state="booted"}`:                    0,
+		`walt_log_lines_lost_total{}`:                                0,
+	} {
+		if got, found := value(families, name); !found || got != want {
+			t.Errorf("%s is %v (%v), want %v", name, got, found, want)
+		}
+	}
+	for _, process := range []string{"server-hub", "server-main", "server-db", "httpd"} {
+		for _, name := range []string{"process_resident_memory_bytes", "process_open_fds", "go_goroutines"} {
+			if got, _ := value(families, fmt.Sprintf("%s{process=%q}", name, process)); got <= 0 {
+				t.Errorf("%s of %s is %v", name, process, got)
+			}
+		}
+	}
+
+	n.stop()
+	if status, text := download(t, url+"/readyz"); status != 503 || !strings.Contains(text, `"part":"server-main"`) {
+		t.Errorf("/readyz without server-main: %d %s", status, text)
+	}
+}
+
+// value returns the number of a series, or how many observations it has.
+func value(families map[string]*dto.MetricFamily, series string) (float64, bool) {
+	name, labels, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
+	for _, m := range families[name].GetMetric() {
+		var have []string
+		for _, l := range m.GetLabel() {
+			have = append(have, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+		}
+		if strings.Join(have, ",") == labels {
+			if h := m.GetHistogram(); h != nil {
+				return float64(h.GetSampleCount()), true
+			}
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue(), true
+		}
+	}
+	return 0, false
+}
+
+// TestHistoryByHTTP reads, by /api/v1/logs, more lines than one message may carry.
+func TestHistoryByHTTP(t *testing.T) {
+	const lines, length = 30000, 1000
+	n := startNative(t)
+	url := n.web()
+	s, _ := n.session("CSAPI")
+	if _, err := s.Call(t.Context(), "device_show"); err != nil { // the registry is loaded
+		t.Fatal(err)
+	}
+	client := db.Dial(filepath.Join(n.sockets, "db.sock"))
+	defer client.Close()
+	id, err := client.StreamID(t.Context(), "02:00:00:00:00:05", "big", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now().Add(-time.Hour).Truncate(time.Second)
+	var list []db.Line
+	for i := range lines {
+		list = append(list, db.Line{Stream: id, Time: began.Add(time.Duration(i) * time.Millisecond), Text: strings.Repeat("x", length)})
+	}
+	if err := client.InsertLines(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	query := fmt.Sprintf("/api/v1/logs?from=%d&to=%d&issuer=walt-server&stream=b.g", began.Unix()-1, began.Unix()+3600)
+	status, text := download(t, url+query)
+	var answer struct {
+		Count int `json:"num_logs"`
+		Logs  []struct {
+			Timestamp            float64
+			Line, Issuer, Stream string
+		} `json:"logs"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		t.Fatalf("%d %v", status, err)
+	}
+	if answer.Count != lines || len(answer.Logs) != lines || len(text) < lines*length {
+		t.Fatalf("%d lines of %d in %d bytes", len(answer.Logs), answer.Count, len(text))
+	}
+	if l := answer.Logs[1]; l.Timestamp != float64(began.Unix())+0.001 || l.Issuer != "walt-server" || l.Stream != "big" || len(l.Line) != length {
+		t.Errorf("line %.100v", l)
+	}
+	if status, text := download(t, url+strings.Replace(query, "b.g", "b", 1)); status != 200 || text != `{"num_logs":0,"logs":[]}` {
+		t.Errorf("another stream: %d %s", status, text)
+	}
+}
