@@ -129,6 +129,14 @@ func TestExplore(t *testing.T) {
 		t.Errorf("a mute switch gives %+v", found)
 	}
 	sim.Mute(false)
+	sim.Babble([]byte("\x30\x82\xff\xff garbage"))
+	if found := l.explore(t, sw); found.NeighborsError == "" || found.StationsError == "" {
+		t.Errorf("a switch that babbles gives %+v", found)
+	}
+	sim.Babble(nil)
+	if d := cmp.Diff(want, l.explore(t, sw)); d != "" {
+		t.Errorf("afterwards: %s", d)
+	}
 	sw.Community = "wrong"
 	if found := l.explore(t, sw); found.NeighborsError == "" || found.StationsError == "" {
 		t.Errorf("the wrong community gives %+v", found)
@@ -355,5 +363,31 @@ func TestExplorationEndsWithItsCaller(t *testing.T) {
 	cancel()
 	if _, err := l.Explore(ctx, sw); err == nil {
 		t.Error("an exploration without a caller succeeds")
+	}
+}
+
+// BenchmarkExplore explores a switch with the forwarding table of a large network.
+func BenchmarkExplore(b *testing.B) {
+	const stations = 16000
+	sim, err := snmptest.NewSwitch(mac(1), "private", snmptest.Standard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer sim.Close()
+	var list []string
+	for n := range stations {
+		list = append(list, mac(n+100))
+	}
+	sim.Station(1, list...)
+	client := &snmp.Client{Timeout: 3 * time.Second, Retries: 2, Dial: func(ctx context.Context, _ netip.Addr) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", sim.Address().String())
+	}}
+	service := NewService(client, "")
+	for b.Loop() {
+		found := service.explore(b.Context(), Switch{MAC: mac(1), IP: "192.0.2.1", Version: 2, Community: "private"})
+		if len(found.Stations) != stations {
+			b.Fatalf("%d stations, %s", len(found.Stations), found.StationsError)
+		}
 	}
 }

@@ -105,7 +105,8 @@ type Config struct {
 	// PortLabels tells what the ports of a switch call themselves in LLDP, with their
 	// numbers. nil: it cannot be known.
 	PortLabels func(ctx context.Context, sw db.Device) (map[string]int, error)
-	Explorer   Explorer // nil: switches cannot be asked what is around them
+	Explorer   Explorer        // nil: switches cannot be asked what is around them
+	Interfaces func() []string // MACs of the server; nil: none but that of walt-net
 	SSH        remote.SSH
 	SQL        psql.Prompt
 	Peers      Peers

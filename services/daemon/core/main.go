@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -136,8 +137,9 @@ func open(ctx context.Context, o options) (*process, error) {
 		Wheels:  o.wheels,
 		Trace:   o.trace,
 		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking,
-		SSH: remote.Default(),
-		SQL: o.prompt(site, p.client),
+		Interfaces: interfaceMACs,
+		SSH:        remote.Default(),
+		SQL:        o.prompt(site, p.client),
 		Peers: Peers{
 			Database: p.client.Ping,
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){
@@ -198,6 +200,20 @@ func printTo(hub *logs.Hub, format string, args ...any) {
 	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
 		hub.Emit("daemon.stdout", line)
 	}
+}
+
+// interfaceMACs returns the addresses of all network interfaces.
+func interfaceMACs() (macs []string) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		warn("cannot list network interfaces: %v", err)
+	}
+	for _, i := range interfaces {
+		if len(i.HardwareAddr) == 6 && !slices.Equal(i.HardwareAddr, make([]byte, 6)) {
+			macs = append(macs, i.HardwareAddr.String())
+		}
+	}
+	return macs
 }
 
 // interfaceMAC returns the address of a network interface.

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -235,10 +236,11 @@ func storedLinks(links []topology.Link) []db.Topology {
 // scans returns what switches have said, by the MACs that their neighbours have here. New
 // neighbours are registered, as by DHCP.
 func (d *Daemon) scans(ctx context.Context, found []outcome) (scans []topology.Scan, err error) {
+	own := d.ownMACs()
 	for _, o := range found {
 		s := topology.Scan{MAC: o.device.MAC, Addresses: o.Addresses}
 		for _, station := range o.Stations {
-			s.Stations = append(s.Stations, topology.Sighting{Port: station.Port, MAC: station.MAC})
+			s.Stations = append(s.Stations, topology.Sighting{Port: station.Port, MAC: cmp.Or(own[station.MAC], station.MAC)})
 		}
 		scans = append(scans, s)
 	}
@@ -248,7 +250,7 @@ func (d *Daemon) scans(ctx context.Context, found []outcome) (scans []topology.S
 		aliases := topology.Aliases(scans, func(mac string) topology.Kind { return kindOf(v.ByMAC(mac)) })
 		for i, o := range found {
 			for _, n := range o.Neighbors {
-				mac := aliases[n.MAC]
+				mac := cmp.Or(own[n.MAC], aliases[n.MAC])
 				if mac == "" {
 					recorded := false
 					if mac, recorded, err = d.neighbor(ctx, registry.Sighting{MAC: n.MAC, IP: n.IP, Name: n.Name}); err != nil {
@@ -265,6 +267,20 @@ func (d *Daemon) scans(ctx context.Context, found []outcome) (scans []topology.S
 		err = d.news.settle(ctx)
 	}
 	return scans, err
+}
+
+// ownMACs returns the MAC of the server by those of its other interfaces: switches hear
+// LLDP from the physical one.
+func (d *Daemon) ownMACs() map[string]string {
+	own := map[string]string{}
+	server := d.registry.View().Server()
+	if server == nil || d.Interfaces == nil {
+		return own
+	}
+	for _, mac := range d.Interfaces() {
+		own[mac] = server.MAC
+	}
+	return own
 }
 
 // neighbor returns the MAC that a neighbour of a switch has here, after having registered

@@ -120,7 +120,6 @@ func (p *platform) rescan(t *testing.T, set string) string {
 		}
 		return nil
 	}
-	// In 10.0 the result is an object of a class of the server (CN-09).
 	if result, err := p.do(t, u, "device_rescan", set); result != nil || err != nil {
 		t.Errorf("device_rescan = %v, %v", result, err)
 	}
@@ -357,6 +356,16 @@ func TestLabelLearntByScan(t *testing.T) {
 	}
 }
 
+// In 10.0 the result is an object of a class of the server, which clients cannot read.
+func TestCN09RescanAnswersNone(t *testing.T) {
+	l := startLab(t, snmptest.Netgear, snmptest.Netgear)
+	for _, set := range []string{"sw1", "server", "server,explorable-switches", "all-devices", "nowhere", "my-nodes", ""} {
+		if result, err := l.do(t, newUser("alice"), "device_rescan", set); result != nil || err != nil {
+			t.Errorf("device_rescan of %q = %v, %v", set, result, err)
+		}
+	}
+}
+
 // explorer answers for switches, as long as block is open.
 type explorer struct {
 	entered chan bool
@@ -415,6 +424,9 @@ func TestRescanSurvivesServerBlocking(t *testing.T) {
 // is known by another MAC, or the address of a node.
 func TestNeighborsKnownByTheirAddress(t *testing.T) {
 	l := startLab(t, snmptest.Netgear, snmptest.Netgear)
+	l.Interfaces = func() []string { return []string{serverMAC, "02:99:00:00:00:01"} }
+	l.sw1.Neighbor(1, "02:99:00:00:00:01", "", "walt-server") // another MAC of the server
+	l.sw1.Station(1, "02:99:00:00:00:01", serverMAC)
 	l.sw1.Neighbor(8, "02:99:00:00:00:03", "192.168.152.3", "sw2")   // another MAC of sw2
 	l.sw1.Neighbor(5, "02:bb:00:00:00:01", "192.168.152.11", "liar") // the address of n1
 	l.sw2.Neighbor(7, "02:99:00:00:00:02", "192.168.152.2", "sw1")

@@ -179,7 +179,7 @@ func TestRequestEndsWithItsContext(t *testing.T) {
 // Agents that limit their answers, and those that know no GETBULK, are walked too.
 func TestAgentsWithLimits(t *testing.T) {
 	sw := newSwitch(t, snmptest.Standard)
-	sw.MaxAnswer = 60 // one object of most columns
+	sw.Limit(60) // one object of most columns
 	s := session(t, sw.Agent, 2, "private")
 	found, err := s.Walk(t.Context(), ifType)
 	if err != nil || len(found) != 25 {

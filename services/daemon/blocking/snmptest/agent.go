@@ -23,14 +23,12 @@ type OID string
 
 // Agent answers at a UDP address.
 type Agent struct {
-	Community string
-	// MaxAnswer bounds answers in bytes, as agents do: fewer rows of a GETBULK, or tooBig.
-	MaxAnswer int
-
-	conn *net.UDPConn
-	done chan struct{}
+	community string
+	conn      *net.UDPConn
+	done      chan struct{}
 
 	mu       sync.Mutex
+	limit    int      // of answers, in bytes
 	objects  []object // sorted
 	columns  [][]uint32
 	mute     bool
@@ -50,7 +48,7 @@ func Listen(community string) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start an SNMP agent: %w", err)
 	}
-	a := &Agent{Community: community, MaxAnswer: 1472, conn: conn, done: make(chan struct{})}
+	a := &Agent{community: community, limit: 1472, conn: conn, done: make(chan struct{})}
 	go a.run()
 	return a, nil
 }
@@ -69,6 +67,13 @@ func (a *Agent) Mute(mute bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mute = mute
+}
+
+// Limit bounds answers in bytes, as agents do: fewer rows of a GETBULK, or tooBig.
+func (a *Agent) Limit(bytes int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limit = bytes
 }
 
 // Babble makes the agent answer each request with the same bytes; nil ends that.
@@ -141,7 +146,7 @@ func (a *Agent) run() {
 			return
 		}
 		request, err := codec.SnmpDecodePacket(slices.Clone(buf[:n]))
-		if err != nil || request.Community != a.Community || request.Version == gosnmp.Version3 {
+		if err != nil || request.Community != a.community || request.Version == gosnmp.Version3 {
 			continue
 		}
 		if answer := a.serve(request); answer != nil {
@@ -269,7 +274,7 @@ func (a *Agent) bulk(request, answer *gosnmp.SnmpPacket) []byte {
 		if err != nil {
 			panic(err)
 		}
-		if len(data) <= a.MaxAnswer {
+		if len(data) <= a.limit {
 			return data
 		}
 		rows := len(answer.Variables) / len(names)
@@ -277,7 +282,7 @@ func (a *Agent) bulk(request, answer *gosnmp.SnmpPacket) []byte {
 			answer.Error, answer.Variables = gosnmp.TooBig, nil
 			continue
 		}
-		answer.Variables = answer.Variables[:min(rows-1, rows*a.MaxAnswer/len(data))*len(names)]
+		answer.Variables = answer.Variables[:min(rows-1, rows*a.limit/len(data))*len(names)]
 	}
 }
 

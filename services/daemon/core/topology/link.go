@@ -125,8 +125,8 @@ func merge(links []Link) []Link {
 	return merged
 }
 
-// Unconfirm marks the links that touch some devices.
-func Unconfirm(links []Link, touched func(mac string) bool) []Link {
+// unconfirm marks the links that touch some devices.
+func unconfirm(links []Link, touched func(mac string) bool) []Link {
 	links = slices.Clone(links)
 	for i, l := range links {
 		if touched(l.MAC1) || touched(l.MAC2) {
@@ -136,7 +136,7 @@ func Unconfirm(links []Link, touched func(mac string) bool) []Link {
 	return links
 }
 
-// Clean makes links consistent. Links of two nodes, and of MACs that are no device, are
+// clean makes links consistent. Links of two nodes, and of MACs that are no device, are
 // dropped; a pair has one link, a node keeps its best, a port its best, and of each loop
 // the worst link goes: the one seen least recently, an unconfirmed one before confirmed
 // ones.
@@ -144,7 +144,7 @@ func Unconfirm(links []Link, touched func(mac string) bool) []Link {
 // Taking the best link first (Kruskal) gives the same unconfirmed links as growing groups
 // of confirmed ones by the best link that leaves them (Prim): both are the maximum
 // spanning forest.
-func Clean(links []Link, kind func(mac string) Kind) []Link {
+func clean(links []Link, kind func(mac string) Kind) []Link {
 	joined, placed, taken := groups{}, map[string]bool{}, map[port]bool{}
 	acceptable := func(l Link) bool {
 		kind1, kind2 := kind(l.MAC1), kind(l.MAC2)

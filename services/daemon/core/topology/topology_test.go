@@ -172,7 +172,7 @@ func TestClean(t *testing.T) {
 		{"unknown ports are not the same port", []Link{link("s1-s2", t0), link("s1-s3", t1)}, []string{"s1-s2", "s1-s3"}},
 	}
 	for _, test := range tests {
-		if d := gocmp.Diff(test.want, texts(Clean(test.links, kinds)), cmpEmpty); d != "" {
+		if d := gocmp.Diff(test.want, texts(clean(test.links, kinds)), cmpEmpty); d != "" {
 			t.Errorf("%s: %s", test.name, d)
 		}
 	}
@@ -370,7 +370,7 @@ func TestUpdateIsConsistent(t *testing.T) {
 		if again := update(stored, scans, kinds, t2); !slices.Equal(got, again) {
 			t.Fatalf("%q in another order: %q", texts(got), texts(again))
 		}
-		if again := Clean(got, kinds); !slices.Equal(got, again) {
+		if again := clean(got, kinds); !slices.Equal(got, again) {
 			t.Fatalf("%q cleaned again: %q", texts(got), texts(again))
 		}
 		if again := update(got, scans, kinds, t2); !slices.Equal(got, again) {

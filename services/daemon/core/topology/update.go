@@ -63,7 +63,7 @@ func Discover(scans []Scan, kind func(mac string) Kind) Discovery {
 	for i := range lldp {
 		lldp[i].Confirmed = true // more than what is deduced
 	}
-	d.links = Clean(slices.Concat(lldp, analyse(scans, lldp, kind)), kind)
+	d.links = clean(slices.Concat(lldp, analyse(scans, lldp, kind)), kind)
 	return d
 }
 
@@ -71,7 +71,7 @@ func Discover(scans []Scan, kind func(mac string) Kind) Discovery {
 // links that were stored. Links of scanned devices that are not seen any more become
 // unconfirmed.
 func (d Discovery) Update(stored []Link, kind func(mac string) Kind, now time.Time) []Link {
-	all := Unconfirm(stored, func(mac string) bool { return d.scanned[mac] })
+	all := unconfirm(stored, func(mac string) bool { return d.scanned[mac] })
 	for i, l := range all {
 		switch {
 		case l.LastSeen.IsZero():
@@ -84,7 +84,7 @@ func (d Discovery) Update(stored []Link, kind func(mac string) Kind, now time.Ti
 		l.Confirmed, l.LastSeen = true, now
 		all = append(all, l)
 	}
-	return Clean(all, kind)
+	return clean(all, kind)
 }
 
 // resolve replaces aliases by main MACs, and drops what is seen of no device and of the
