@@ -8,6 +8,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/metrics"
 )
 
@@ -112,5 +113,9 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method string, a
 	}
 	ctx, cancel = context.WithTimeout(ctx, limit+grace)
 	defer cancel()
-	return peer.Call(ctx, method, arg, reply)
+	ctx, span := trackexec.Begin(ctx, trackexec.Task, method)
+	span.Note("server-blocking", -1)
+	err = peer.Call(ctx, method, arg, reply)
+	span.End(err)
+	return err
 }

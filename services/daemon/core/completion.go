@@ -23,7 +23,7 @@ func (c *call) shellAutocomplete() (any, error) {
 	if len(argv) < 2 {
 		return "", nil
 	}
-	within, cancel := context.WithTimeout(c, completionTimeout)
+	within, cancel := context.WithTimeout(c.Context, completionTimeout)
 	defer cancel()
 	c.Context = within
 	partial := argv[len(argv)-1]

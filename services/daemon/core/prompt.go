@@ -10,6 +10,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/terminal"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -114,7 +115,7 @@ var terminalName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,63}$`)
 // (client-api §3.4). Of the client's environment, the command gets TERM only (CN-17).
 func (s *stream) prompt(p params, cmd *exec.Cmd) error {
 	if !p.flag("tty_mode") {
-		return s.conn.Pipe(cmd)
+		return trackexec.RunCommand(s, cmd, func() error { return s.conn.Pipe(cmd) })
 	}
 	name := "xterm"
 	if env, ok := p.get("env").(*pickle.Dict); ok {
@@ -127,5 +128,5 @@ func (s *stream) prompt(p params, cmd *exec.Cmd) error {
 	if win, ok := p.get("win_size").(pickle.Int16s); ok && len(win) == 4 {
 		size = terminal.Size{Rows: uint16(win[0]), Columns: uint16(win[1]), Width: uint16(win[2]), Height: uint16(win[3])}
 	}
-	return s.conn.Terminal(size, cmd)
+	return trackexec.RunCommand(s, cmd, func() error { return s.conn.Terminal(size, cmd) })
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/archive"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/remote"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -68,12 +69,13 @@ func (s *stream) tarFromNode() error {
 	if err != nil {
 		return fmt.Errorf("cannot send %s of node %s: %w", t.src, t.node.Name, err)
 	}
+	span := trackexec.BeginCommand(s, cmd)
 	err = archive.Rename(s.conn, output, t.name, archive.Full)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(output, maxPadding))
 	}
 	output.Close() // a node that goes on sending is not listened to
-	err = errors.Join(err, cmd.Wait())
+	err = errors.Join(err, span.EndCommand(cmd, cmd.Wait()))
 	if err == nil {
 		err = archive.End(s.conn)
 	}
@@ -110,12 +112,13 @@ func (s *stream) tarToNode() error {
 	if err != nil {
 		return s.conn.Refuse(err)
 	}
+	span := trackexec.BeginCommand(s, cmd)
 	failed := archive.Rename(input, s.conn.R, t.name, archive.Common)
 	if failed == nil {
 		failed = archive.End(input)
 	}
 	input.Close()
-	_ = cmd.Wait()
+	_ = span.EndCommand(cmd, cmd.Wait())
 	// A node that refuses the files says so itself.
 	if failed != nil && !errors.Is(failed, syscall.EPIPE) {
 		return s.conn.Refuse(failed)

@@ -15,7 +15,11 @@ import (
 type link struct{ *connector.Client }
 
 func (l link) Call(ctx context.Context, method string, arg, reply any) error {
-	return trackexec.Call(ctx, l.Client, "server-db", method, arg, reply)
+	ctx, span := trackexec.Begin(ctx, trackexec.Task, method)
+	span.Note("server-db", -1)
+	err := l.Client.Call(ctx, method, arg, reply)
+	span.End(err)
+	return err
 }
 
 // tracer records the statements that a pool executes: pgx.QueryTracer.

@@ -22,28 +22,23 @@ func (r *Recorder) Handler(kind format.Kind, h connector.Handler) connector.Hand
 	}
 }
 
-// Caller calls methods of another process: *connector.Client.
-type Caller interface {
-	Call(ctx context.Context, method string, arg, reply any) error
-}
-
-// Call calls a method of another process, within the operation that ctx is of.
-func Call(ctx context.Context, c Caller, process, method string, arg, reply any) error {
-	ctx, span := Begin(ctx, Task, method)
-	span.Note(process, -1)
-	err := c.Call(ctx, method, arg, reply)
-	span.End(err)
-	return err
-}
-
-// RunCommand records a command, from before run starts it until run has waited for it. Only
-// the name of its program is recorded: its arguments may hold secrets.
+// RunCommand records a command, from before run starts it until run has waited for it.
 func RunCommand(ctx context.Context, cmd *exec.Cmd, run func() error) error {
+	return BeginCommand(ctx, cmd).EndCommand(cmd, run())
+}
+
+// BeginCommand records that a command begins. Only the name of its program is recorded: its
+// arguments may hold secrets.
+func BeginCommand(ctx context.Context, cmd *exec.Cmd) *Span {
 	_, span := Begin(ctx, Command, filepath.Base(cmd.Path))
-	err := run()
+	return span
+}
+
+// EndCommand records how a command has ended, and returns the error that waiting for it gave.
+func (s *Span) EndCommand(cmd *exec.Cmd, err error) error {
 	if cmd.ProcessState != nil {
-		span.Note("", int64(cmd.ProcessState.ExitCode()))
+		s.Note("", int64(cmd.ProcessState.ExitCode()))
 	}
-	span.End(err)
+	s.End(err)
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 const (
@@ -84,7 +86,7 @@ func (s SSH) script(ctx context.Context, ip, script string, timeout time.Duratio
 	}
 	var said bytes.Buffer
 	cmd.Stdin, cmd.Stdout = strings.NewReader(script), &atMost{&said, size}
-	if err := cmd.Run(); err != nil {
+	if err := trackexec.RunCommand(ctx, cmd, cmd.Run); err != nil {
 		return "", fmt.Errorf("cannot ask node %s: %w", ip, err)
 	}
 	return said.String(), nil

@@ -18,6 +18,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 const (
@@ -101,7 +103,7 @@ func (s SSH) scan(ctx context.Context, ip string) (path string, err error) {
 	var keys bytes.Buffer
 	cmd := s.Command(ctx, s.KeyScan, "-T", "5", "--", ip)
 	cmd.Stdout = &atMost{&keys, maxKeys}
-	_ = cmd.Run() // no key is no key, whatever the reason
+	_ = trackexec.RunCommand(ctx, cmd, cmd.Run) // no key is no key, whatever the reason
 	f, err := os.CreateTemp("", "known_hosts.")
 	if err != nil {
 		return "", fmt.Errorf("cannot keep the host keys of %s: %w", ip, err)
