@@ -222,9 +222,12 @@ func TestKillRebootsNoNode(t *testing.T) {
 	}
 	node.Close()
 	until(false)
-	if down := count("node here is down \\(cause: unknown, note: server-detected disconnection\\)"); down != int64(1) {
-		t.Errorf("logged %v ends", down)
-	}
+	dbtest.Wait(t, "the line of the end", func(context.Context) error {
+		if down := count("node here is down \\(cause: unknown, note: server-detected disconnection\\)"); down != int64(1) {
+			return fmt.Errorf("logged %v ends", down)
+		}
+		return nil
+	})
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.files) != 1 {
