@@ -7,8 +7,8 @@
 //
 //   - the files it was given open, and reading files of the paths named by -read;
 //   - executing itself, and so no shell, pager or editor;
-//   - sockets of the unix domain that have a path, no abstract names; TCP only to the
-//     ports named by -connect;
+//   - sockets of the unix domain that have a path, and TCP connections to the ports named
+//     by -connect; no abstract names;
 //   - signals to itself; no privilege of root, nor any that a set-id program would give.
 //
 // It needs Landlock, version 6 (Linux 6.12). Without it the program is not run at all.
@@ -35,49 +35,42 @@ import (
 // Role is the name of this role of the program services.
 const Role = "confined"
 
-// Command returns the arguments that make the program services run a command, which may
-// read paths and connect to TCP ports, in at most memory bytes.
-func Command(command []string, read []string, memory uint64, connect ...uint16) []string {
-	args := []string{Role, "-memory", fmt.Sprint(memory)}
-	for _, path := range read {
+// Rules are what a program may do.
+type Rules struct {
+	Read    []string // paths of files and folders; they need not exist
+	Connect []uint16 // ports of TCP
+	Memory  uint64   // most bytes of address space
+}
+
+// Command returns the arguments that make the program services run a command.
+func (r Rules) Command(command ...string) []string {
+	args := []string{Role, "-memory", fmt.Sprint(r.Memory)}
+	for _, path := range r.Read {
 		args = append(args, "-read", path)
 	}
-	for _, port := range connect {
+	for _, port := range r.Connect {
 		args = append(args, "-connect", fmt.Sprint(port))
 	}
 	return append(append(args, "--"), command...)
 }
 
-type paths []string
-
-func (p *paths) String() string { return strings.Join(*p, " ") }
-func (p *paths) Set(path string) error {
-	if !filepath.IsAbs(path) {
-		return errors.New("the path must be absolute")
-	}
-	*p = append(*p, path)
-	return nil
-}
-
-type ports []landlock.Rule
-
-func (p *ports) String() string { return "" }
-func (p *ports) Set(text string) error {
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err == nil {
-		*p = append(*p, landlock.ConnectTCP(uint16(port)))
-	}
-	return err
-}
-
 // Main does not return unless it fails.
 func Main(_ context.Context, args []string) error {
+	var r Rules
 	flags := flag.NewFlagSet(Role, flag.ContinueOnError)
-	var read paths
-	flags.Var(&read, "read", "`path` below which the program may read; need not exist; repeatable")
-	var connect ports
-	flags.Var(&connect, "connect", "TCP `port` that the program may connect to; repeatable")
-	memory := flags.Uint64("memory", 1<<30, "most `bytes` of address space")
+	flags.Func("read", "`path` below which the program may read; repeatable", func(path string) error {
+		if !filepath.IsAbs(path) {
+			return errors.New("the path must be absolute")
+		}
+		r.Read = append(r.Read, path)
+		return nil
+	})
+	flags.Func("connect", "`port` of TCP that the program may connect to; repeatable", func(text string) error {
+		port, err := strconv.ParseUint(text, 10, 16)
+		r.Connect = append(r.Connect, uint16(port))
+		return err
+	})
+	flags.Uint64Var(&r.Memory, "memory", 1<<30, "most `bytes` of address space")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -85,10 +78,10 @@ func Main(_ context.Context, args []string) error {
 	if len(command) == 0 || !filepath.IsAbs(command[0]) {
 		return errors.New("cannot confine: no program is named by an absolute path")
 	}
-	return run(command, read, connect, *memory)
+	return r.run(command)
 }
 
-func run(command []string, read []string, connect []landlock.Rule, memory uint64) error {
+func (r Rules) run(command []string) error {
 	executable := []string{command[0]}
 	loader, err := interpreter(command[0])
 	if err != nil {
@@ -102,14 +95,17 @@ func run(command []string, read []string, connect []landlock.Rule, memory uint64
 	if err := dropPrivileges(); err != nil {
 		return fmt.Errorf("cannot confine %s: %w", command[0], err)
 	}
-	err = landlock.V6.Restrict(append(connect,
+	rules := []landlock.Rule{
 		landlock.ROFiles(executable...),
-		landlock.PathAccess(ll.AccessFSReadFile, read...).IgnoreIfMissing(),
-	)...)
-	if err != nil {
+		landlock.PathAccess(ll.AccessFSReadFile, r.Read...).IgnoreIfMissing(),
+	}
+	for _, port := range r.Connect {
+		rules = append(rules, landlock.ConnectTCP(port))
+	}
+	if err := landlock.V6.Restrict(rules...); err != nil {
 		return fmt.Errorf("cannot confine %s: %w", command[0], err)
 	}
-	for resource, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_AS: memory} {
+	for resource, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_AS: r.Memory} {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 			return fmt.Errorf("cannot confine %s: cannot set a limit: %w", command[0], err)
 		}

@@ -62,6 +62,7 @@ type Store interface {
 	Checkpoints(ctx context.Context, user string) ([]db.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, cp db.Checkpoint) (bool, error)
 	DeleteCheckpoint(ctx context.Context, user, name string) (bool, error)
+	SQLAccess(ctx context.Context) (db.SQLAccess, error)
 	QueryCountedLogs(ctx context.Context, f db.LogFilter, counted func(int64) error, block func([]db.Record) error) error
 }
 

@@ -138,6 +138,10 @@ func (m *memory) SaveCheckpoint(ctx context.Context, cp db.Checkpoint) (bool, er
 	return true, nil
 }
 
+func (m *memory) SQLAccess(context.Context) (db.SQLAccess, error) {
+	return db.SQLAccess{DSN: "host=/nonexistent"}, nil
+}
+
 func (m *memory) DeleteCheckpoint(_ context.Context, user, name string) (bool, error) {
 	return m.find(user, name, true)
 }

@@ -43,23 +43,16 @@ type options struct {
 	trackexec  string
 	trace      *trackexec.Recorder
 	psql       string
-	sqlDSN     string
 	sqlAccount string
 }
 
 // prompt says how users are given a SQL prompt.
-func (o *options) prompt(site *hcl.Site, database *db.Client) psql.Prompt {
+func (o *options) prompt() psql.Prompt {
 	p := psql.Default()
-	switch {
-	case o.sqlDSN != "":
-		p.DSN = o.sqlDSN
-	case site.Database.URL != "":
-		p.Access = database.SQLAccess
-	}
+	p.Account = o.sqlAccount
 	if o.psql != "" {
 		p.Program = strings.Fields(o.psql)
 	}
-	p.Account = o.sqlAccount
 	return p
 }
 
@@ -76,8 +69,7 @@ func Main(ctx context.Context, args []string) error {
 	flags.BoolVar(&o.images, "images", true, "keep images and their mounts, which needs root")
 	flags.StringVar(&o.trackexec, "trackexec", trackexec.Root, trackexec.Usage)
 	flags.StringVar(&o.psql, "psql", "", "`command` of the SQL prompt: psql, or a loader with its arguments and psql, separated by blanks")
-	flags.StringVar(&o.sqlDSN, "sql-dsn", "", "`database` of the SQL prompt (default: that of the site file, else the appliance's own as role walt-sql)")
-	flags.StringVar(&o.sqlAccount, "sql-account", psql.Role, "`account` that the SQL prompt runs as, when this is root; empty: root without privileges")
+	flags.StringVar(&o.sqlAccount, "sql-account", psql.Account, "`account` that the SQL prompt runs as, when this is root; empty: root without privileges")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -139,7 +131,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking,
 		Interfaces: interfaceMACs,
 		SSH:        remote.Default(),
-		SQL:        o.prompt(site, p.client),
+		SQL:        o.prompt(),
 		Peers: Peers{
 			Database: p.client.Ping,
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){

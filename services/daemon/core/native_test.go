@@ -25,7 +25,6 @@ import (
 // and server-hub, with real sockets.
 type native struct {
 	t       *testing.T
-	dsn     string
 	sockets string
 	site    string
 	api     string // address of TCP 12345
@@ -36,8 +35,7 @@ type native struct {
 }
 
 func startNative(t *testing.T) *native {
-	postgres := dbtest.Start(t)
-	n := &native{t: t, dsn: postgres.DSN, sockets: postgres.Serve(), wheels: t.TempDir()}
+	n := &native{t: t, sockets: dbtest.Start(t).Serve(), wheels: t.TempDir()}
 	// What ssh would do on the node is done here: its last argument is run by a shell.
 	n.ssh = filepath.Join(t.TempDir(), "ssh")
 	script := "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n"
@@ -82,7 +80,7 @@ func (n *native) startMain() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	p.daemon.SQL = psql.Prompt{Services: exe, Program: dbtest.PsqlCommand(n.t), DSN: n.dsn}
+	p.daemon.SQL = psql.Prompt{Services: exe, Program: dbtest.PsqlCommand(n.t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.run(ctx) }()

@@ -90,11 +90,14 @@ func (s *stream) sqlPrompt() error {
 	if err != nil {
 		return err
 	}
-	cmd, clean, err := s.SQL.Command(s)
+	access, err := asked(s, s.Store.SQLAccess)
 	if err != nil {
 		return s.conn.Refuse(err)
 	}
-	defer clean()
+	cmd, err := s.SQL.Command(s, access)
+	if err != nil {
+		return s.conn.Refuse(err)
+	}
 	// What the registry holds of the database may have been changed.
 	defer s.reloads.poke()
 	return s.prompt(p, cmd)

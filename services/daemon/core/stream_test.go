@@ -136,7 +136,7 @@ func TestCN08EachStreamAlone(t *testing.T) {
 	var panics []string
 	p := start(t, func(c *Config) {
 		c.SSH = remote.SSH{Program: "/bin/false", KeyScan: "/bin/false"}
-		c.SQL = psql.Prompt{Services: "/bin/false", Program: []string{"/bin/false"}, DSN: "host=/nonexistent"}
+		c.SQL = psql.Prompt{Services: "/bin/false", Program: []string{"/bin/false"}}
 		c.Print = func(format string, args ...any) {
 			if strings.HasPrefix(format, "internal error") {
 				mu.Lock()
@@ -544,7 +544,7 @@ func FuzzStream(f *testing.F) {
 	var mu sync.Mutex
 	p := start(f, func(c *Config) {
 		c.SSH = remote.SSH{Program: "/bin/false", KeyScan: "/bin/false"}
-		c.SQL = psql.Prompt{Services: "/bin/false", Program: []string{"/bin/false"}, DSN: "host=/nonexistent"}
+		c.SQL = psql.Prompt{Services: "/bin/false", Program: []string{"/bin/false"}}
 		c.Images = mounted{c.Images.(*shelf), f.TempDir()}
 		c.Print = func(format string, args ...any) {
 			if strings.HasPrefix(format, "internal error") {

@@ -26,10 +26,6 @@ import (
 // memory bounds psql, which holds a whole result before it shows it.
 const memory = 512 << 20
 
-// Role is the role of the database of the appliance, and the account of its machine, that
-// prompts have.
-const Role = db.SQLRole
-
 // Prompt says how psql is run.
 type Prompt struct {
 	// Services is the program services, which confines.
@@ -38,57 +34,50 @@ type Prompt struct {
 	Program []string
 	// Account is the account of the machine that psql runs as; "": this one.
 	Account string
-	// DSN is the database, with the role.
-	DSN string
-	// Access, if it is not nil, is asked for the DSN, and for a password.
-	Access func(context.Context) (db.SQLAccess, error)
 }
+
+// Account is the account of the appliance that prompts have.
+const Account = db.SQLRole
 
 // Default is that of the appliance.
 func Default() Prompt {
-	return Prompt{
-		Services: "/proc/self/exe",
-		Program:  []string{"/usr/lib/postgresql/17/bin/psql"},
-		Account:  Role,
-		DSN:      "host=/run/postgresql dbname=walt user=" + Role,
-	}
+	return Prompt{Services: "/proc/self/exe", Program: []string{"/usr/lib/postgresql/17/bin/psql"}, Account: Account}
 }
 
-// readable is what psql reads on a Debian system: its libraries, descriptions of
-// terminals and of locales, and what it needs to reach a host.
+// readable is what psql reads on a Debian system: its libraries, and descriptions of
+// terminals and of locales.
 var readable = []string{
 	"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache",
 	"/usr/share/terminfo", "/usr/lib/terminfo", "/etc/terminfo",
 	"/usr/lib/locale", "/usr/share/zoneinfo", "/etc/localtime",
-	// Of a database elsewhere: names of hosts, and certificates.
-	"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/ssl",
 }
 
-// Command prepares a prompt, which ends with ctx. clean is for when it has ended.
-func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err error) {
+// resolving is what it reads besides to find and to trust another machine.
+var resolving = []string{
+	"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/host.conf", "/etc/services",
+	"/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/usr/share/ca-certificates", "/usr/lib/ssl",
+}
+
+// Command prepares a prompt, which ends with ctx.
+func (p Prompt) Command(ctx context.Context, access db.SQLAccess) (*exec.Cmd, error) {
 	credential, err := p.credential()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	access := db.SQLAccess{DSN: p.DSN}
-	if p.Access != nil {
-		if access, err = p.Access(ctx); err != nil {
-			return nil, nil, err
-		}
+	rules := confine.Rules{Read: p.reads(), Memory: memory}
+	if rules.Connect, err = ports(access.DSN); err != nil {
+		return nil, err
 	}
-	database, err := pgconn.ParseConfig(access.DSN)
-	if err != nil {
-		return nil, nil, errors.New("cannot open a SQL prompt: the database has no valid name in the configuration of this server")
+	if rules.Connect != nil {
+		rules.Read = append(rules.Read, resolving...)
 	}
-	clean = func() {}
-	command := append(append([]string{}, p.Program...),
+	command := append(slices.Clone(p.Program),
 		"--no-psqlrc", "--no-password", "--pset=pager=off", "--set=HISTFILE=/dev/null", "--dbname="+access.DSN)
-	cmd = exec.CommandContext(ctx, p.Services, confine.Command(command, p.reads(), memory, ports(database)...)...)
+	cmd := exec.CommandContext(ctx, p.Services, rules.Command(command...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
-		"LANG=C.UTF-8", "PGCLIENTENCODING=UTF8", "HOME=/nonexistent", "INPUTRC=/dev/null",
+		"LANG=C.UTF-8", "PGCLIENTENCODING=UTF8", "HOME=/nonexistent", "INPUTRC=/dev/null", "PSQL_PAGER=", "PSQL_HISTORY=/dev/null",
 		"PGPASSFILE=/nonexistent", "PGSYSCONFDIR=/nonexistent", "PGSERVICEFILE=/nonexistent", "PGAPPNAME=walt advanced sql",
-		"PSQL_PAGER=", "PSQL_HISTORY=/dev/null",
 	}
 	if access.Password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+access.Password)
@@ -97,31 +86,37 @@ func (p Prompt) Command(ctx context.Context) (cmd *exec.Cmd, clean func(), err e
 		cmd.Env = append(cmd.Env, "TZ="+zone, "PGTZ="+zone)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
-	return cmd, clean, nil
+	return cmd, nil
 }
 
-// ports are those of a database that is reached by TCP.
-func ports(database *pgconn.Config) (found []uint16) {
+// ports returns the ports of TCP that lead to a database; none if it is on this machine.
+func ports(dsn string) ([]uint16, error) {
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		// The error would show the configuration to the user.
+		return nil, errors.New("cannot open a SQL prompt: the database is not well named in the configuration of this server")
+	}
+	var all []uint16
 	add := func(host string, port uint16) {
-		if !filepath.IsAbs(host) && !slices.Contains(found, port) {
-			found = append(found, port)
+		if !strings.HasPrefix(host, "/") && !slices.Contains(all, port) {
+			all = append(all, port)
 		}
 	}
-	add(database.Host, database.Port)
-	for _, f := range database.Fallbacks {
-		add(f.Host, f.Port)
+	add(config.Host, config.Port)
+	for _, other := range config.Fallbacks {
+		add(other.Host, other.Port)
 	}
-	return found
+	return all, nil
 }
 
 // reads returns the paths that psql reads: those of the system, and the arguments of the
 // loader that starts it.
 func (p Prompt) reads() []string {
-	paths := readable
-	for _, word := range p.Program[1:] {
+	paths := slices.Clone(readable)
+	for _, word := range p.Program {
 		for part := range strings.SplitSeq(word, ":") {
 			if filepath.IsAbs(part) {
-				paths = append(paths[:len(paths):len(paths)], part)
+				paths = append(paths, part)
 			}
 		}
 	}

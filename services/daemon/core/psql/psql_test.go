@@ -3,15 +3,16 @@ package psql
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/confine"
@@ -38,25 +39,41 @@ func needLandlock(t *testing.T) {
 	}
 }
 
-// prompt starts PostgreSQL, and returns how to run psql on it.
-func prompt(t *testing.T) Prompt {
+// prompt is a database and how to run psql on it.
+type prompt struct {
+	Prompt
+	access db.SQLAccess
+}
+
+// start starts PostgreSQL.
+func start(t *testing.T) prompt {
 	needLandlock(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, p := dbtest.Client(t)
-	return Prompt{Services: exe, Program: dbtest.PsqlCommand(t), DSN: p.DSN}
+	c, _ := dbtest.Client(t)
+	p := prompt{Prompt: Prompt{Services: exe, Program: dbtest.PsqlCommand(t)}}
+	dbtest.Wait(t, "the role of the prompt", func(ctx context.Context) error {
+		if p.access, err = c.SQLAccess(ctx); err != nil {
+			return err
+		}
+		conn, err := pgx.Connect(ctx, p.access.DSN)
+		if err == nil {
+			conn.Close(ctx)
+		}
+		return err
+	})
+	return p
 }
 
 // run gives psql an input and returns what it prints.
-func run(t *testing.T, p Prompt, input string) string {
+func run(t *testing.T, p prompt, input string) string {
 	t.Helper()
-	cmd, clean, err := p.Command(t.Context())
+	cmd, err := p.Command(t.Context(), p.access)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer clean()
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -66,7 +83,7 @@ func run(t *testing.T, p Prompt, input string) string {
 }
 
 func TestTables(t *testing.T) {
-	p := prompt(t)
+	p := start(t)
 	out := run(t, p, "\\dt\n")
 	if strings.Count(out, "logstreams") != 1 || strings.Count(out, "\n") < 10 {
 		t.Errorf("\\dt prints\n%s", out)
@@ -81,7 +98,7 @@ func TestTables(t *testing.T) {
 
 // Nothing of psql reaches a program or a file.
 func TestDefectS2PromptReachesNothing(t *testing.T) {
-	p := prompt(t)
+	p := start(t)
 	dir, err := os.MkdirTemp("", "walt-psql")
 	if err != nil {
 		t.Fatal(err)
@@ -95,11 +112,10 @@ func TestDefectS2PromptReachesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	reply := func(input string) string {
-		cmd, clean, err := p.Command(t.Context())
+		cmd, err := p.Command(t.Context(), p.access)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer clean()
 		cmd.Stdin = strings.NewReader(input + "\n")
 		out, _ := cmd.CombinedOutput() // psql may fail
 		return string(out)
@@ -163,7 +179,7 @@ func TestDefectS2PromptReachesNothing(t *testing.T) {
 
 // In a terminal psql prompts, and edits its line.
 func TestTerminal(t *testing.T) {
-	p := prompt(t)
+	p := start(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -179,11 +195,10 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	cmd, clean, err := p.Command(t.Context())
+	cmd, err := p.Command(t.Context(), p.access)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer clean()
 	cmd.Env = append(cmd.Env, "TERM=xterm")
 	server := &terminal.Conn{TCPConn: conn.(*net.TCPConn), R: bufio.NewReader(conn)}
 	ended := make(chan error)
@@ -201,51 +216,63 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestExternalDatabase opens a prompt on a database reached by TCP, from where no other
-// port can be reached.
-func TestExternalDatabase(t *testing.T) {
-	needLandlock(t)
-	exe, err := os.Executable()
-	if err != nil {
+// TestExternal reaches a database by TCP, and nothing else by it.
+func TestExternal(t *testing.T) {
+	p := prompt{Prompt: start(t).Prompt}
+	postgres := dbtest.StartExternal(t, "secret-of-the-owner")
+	site := filepath.Join(t.TempDir(), "site.hcl")
+	text := fmt.Sprintf("network \"walt-net\" { ip = \"192.168.152.1/24\" }\ndatabase { url = %q }\n",
+		"postgres://owner:secret-of-the-owner@"+postgres.Address()+"/platform?sslmode=disable")
+	if err := os.WriteFile(site, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	external := dbtest.StartExternal(t, "secret")
-	sockets := dbtest.Serve(t, "-dsn", "postgres://owner:secret@"+external.Address()+"/platform?sslmode=disable")
-	database := db.Dial(filepath.Join(sockets, filepath.Base(db.Socket)))
-	defer database.Close()
-	p := Prompt{Services: exe, Program: dbtest.PsqlCommand(t), Access: database.SQLAccess}
-	dbtest.Wait(t, "the role of the prompt", func(ctx context.Context) error {
-		_, err := database.SQLAccess(ctx)
+	c := db.Dial(filepath.Join(dbtest.Serve(t, "-site", site), filepath.Base(db.Socket)))
+	t.Cleanup(c.Close)
+	dbtest.Wait(t, "the role of the prompt", func(ctx context.Context) (err error) {
+		p.access, err = c.SQLAccess(ctx)
 		return err
 	})
-	if out := run(t, p, "select current_user, count(*) from devices;"); !strings.Contains(out, "walt-sql     |     0") {
-		t.Errorf("got %s", out)
+	out := run(t, p, "select current_user;\n\\dt\n")
+	if !strings.Contains(out, "walt-sql") || strings.Count(out, "logstreams") != 1 {
+		t.Errorf("got\n%s", out)
 	}
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	cmd, clean, err := p.Command(t.Context())
+	cmd, err := p.Command(t.Context(), p.access)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer clean()
-	cmd.Stdin = strings.NewReader("\\connect postgres://127.0.0.1:" + port + "/platform\nselect 1;")
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "Permission denied") {
-		t.Errorf("another port: %v\n%s", err, out)
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("\\getenv x PGPASSWORD\n\\c \"host=127.0.0.1 port=%d\"\n\\i /proc/self/cmdline\n", ln.Addr().(*net.TCPAddr).Port))
+	said, _ := cmd.CombinedOutput()
+	if !strings.Contains(string(said), "Permission denied") || strings.Contains(string(said), "secret") {
+		t.Errorf("another port gives\n%s", said)
 	}
 }
 
 func TestWrongConfiguration(t *testing.T) {
-	if _, _, err := (Prompt{DSN: "nonsense"}).Command(t.Context()); err == nil {
-		t.Error("a wrong DSN is accepted")
+	if _, err := (Prompt{}).Command(t.Context(), db.SQLAccess{DSN: "postgres://u:secret@h:x/y"}); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a wrong DSN: %v", err)
 	}
-	if os.Geteuid() == 0 {
-		_, _, err := (Prompt{Account: "no-such-account", DSN: "host=/x"}).Command(t.Context())
-		if err == nil || errors.Is(err, os.ErrNotExist) {
-			t.Errorf("a missing account gives %v", err)
+	if os.Geteuid() != 0 {
+		return
+	}
+	if _, err := (Prompt{Account: "no-such-account"}).Command(t.Context(), db.SQLAccess{DSN: "host=/x"}); err == nil {
+		t.Error("a missing account is no error")
+	}
+}
+
+func TestPorts(t *testing.T) {
+	for dsn, want := range map[string][]uint16{
+		"host=/run/postgresql user=walt-sql":              nil,
+		"postgres://u@h1,h2:5433/db?sslmode=disable":      {5432, 5433},
+		"postgres://u@h1,h2/db?sslmode=prefer":            {5432},
+		"postgres://u@/db?host=/run/postgresql&port=5433": nil,
+	} {
+		if got, err := ports(dsn); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v, want %v", dsn, got, err, want)
 		}
 	}
 }
