@@ -355,7 +355,7 @@ func (c *call) rebootNodes() (any, error) {
 	if err != nil {
 		return c.fail(err, nil)
 	}
-	r := &reboot{Daemon: c.Daemon, call: c, nodes: devices, cause: c.text("cause")}
+	r := &reboot{Daemon: c.Daemon, call: c, nodes: devices, cause: printable(c.text("cause"))}
 	if err := r.run(c, c.flag("hard_only")); err != nil {
 		return nil, err
 	}

@@ -235,6 +235,24 @@ func TestPowersave(t *testing.T) {
 	})
 }
 
+// TestForgottenSwitchIsLeftOn: the ports of a switch that nobody will control any more have
+// their power.
+func TestForgottenSwitchIsLeftOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, board := startPowered(t)
+		time.Sleep(2*time.Hour + time.Second)
+		board.take()
+		u := newUser("alice")
+		board.fail(map[int]error{3: errors.New("SNMP issue")})
+		p.expectSteps(t, u, []step{{"forget", []any{"sw"}, "true",
+			"out:Reactivating related switch port(s) in powersave mode.\nerr:Node sw: warning, failed to reactivate poe (snmp issue)\n"}})
+		board.expect(t, "forget", "2h0m1s sw:1 true", "2h0m1s sw:2 true", "2h0m1s sw:3 true")
+		if off := p.tables.off(); len(off) > 0 {
+			t.Errorf("still off: %v", off)
+		}
+	})
+}
+
 // TestPowersaveOfAMovedNode: a node that boots although its port is off is elsewhere.
 func TestPowersaveOfAMovedNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -75,16 +75,21 @@ func (d *Daemon) asleep(node *registry.Device) {
 	d.news.poke()
 }
 
-// wakeUp gives power back to devices whose port is off to save power, and tells the client
-// (N11, N12).
+// wakeUp gives power back to devices whose port is off to save power, and to what switches
+// among them feed, and tells the client (N11, N12).
 func (c *call) wakeUp(devices []*registry.Device) {
 	places := c.tables.places()
 	names := map[place][]string{}
 	for _, device := range devices {
 		names[places[device.MAC]] = append(names[places[device.MAC]], device.Name)
 	}
+	v := c.registry.View()
 	ports := c.offPorts(func(off db.PoEOff) bool {
-		return off.Reason == offForPowersave && names[place{off.MAC, off.Port}] != nil
+		at := place{off.MAC, off.Port}
+		if sw := v.ByMAC(off.MAC); names[at] == nil && slices.Contains(devices, sw) {
+			names[at] = []string{sw.Name}
+		}
+		return off.Reason == offForPowersave && names[at] != nil
 	})
 	if len(ports) == 0 {
 		return

@@ -62,13 +62,6 @@ func (t *tables) edit(edit func(links []db.Topology) []db.Topology) {
 	t.topology, t.found = edit(slices.Clone(t.topology)), nil
 }
 
-// lastScan tells when the network was scanned since the daemon started; zero: not yet.
-func (t *tables) lastScan() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.scanned
-}
-
 // setScanned records that the network was scanned now.
 func (t *tables) setScanned() {
 	t.mu.Lock()
