@@ -147,21 +147,27 @@ func (c *Client) run() {
 
 func (c *Client) serve(conn net.Conn) {
 	peer := NewPeer(conn, c.handler)
-	c.mu.Lock()
-	callbacks := c.onConnect
-	c.set(peer)
-	c.mu.Unlock()
 	var connected sync.WaitGroup
-	connected.Go(func() {
-		for _, f := range callbacks {
-			f(peer)
-		}
-	})
+	// A connection that waits to be accepted may be one to a process that is ending, or is
+	// yet to start: what was sent on it would be lost.
+	peer.greeted = func() {
+		c.mu.Lock()
+		callbacks := c.onConnect
+		c.set(peer)
+		c.mu.Unlock()
+		connected.Go(func() {
+			for _, f := range callbacks {
+				f(peer)
+			}
+		})
+	}
 	if err := peer.Serve(c.ctx); err != nil {
 		log.Printf("connection to %s: %v", c.path, err)
 	}
 	c.mu.Lock()
-	c.set(nil)
+	if c.peer != nil {
+		c.set(nil)
+	}
 	c.mu.Unlock()
 	connected.Wait()
 }
@@ -188,9 +194,12 @@ func ListenInline(ctx context.Context, ln net.Listener, h Handler, inline Inline
 	for {
 		conn, err := ln.Accept()
 		switch {
-		case err == nil:
 		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
 			return nil
+		case err == nil:
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("cannot accept connections: %w", err)
 		default: // as "too many open files"
@@ -202,7 +211,9 @@ func ListenInline(ctx context.Context, ln net.Listener, h Handler, inline Inline
 			continue
 		}
 		peers.Go(func() {
-			if err := newPeer(conn, h, inline).Serve(ctx); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			p := newPeer(conn, h, inline)
+			_ = p.send(ctx, kindHello, 0, "", nil) // if it fails, Serve does
+			if err := p.Serve(ctx); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 				log.Printf("connection on %s: %v", ln.Addr(), err)
 			}
 		})

@@ -20,6 +20,7 @@ const (
 	kindError             // ID, text: the message
 	kindCancel            // ID of a call that nobody waits for any more
 	kindNotify            // text: the method, body: the argument
+	kindHello             // the side that listens has accepted the connection
 	kindEnd
 )
 

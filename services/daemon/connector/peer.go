@@ -69,6 +69,7 @@ type Peer struct {
 	conn    net.Conn
 	handler Handler
 	inline  Inline // may be nil
+	greeted func() // called once the other side has accepted the connection; may be nil
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -180,6 +181,11 @@ func (p *Peer) receive(f frame) error {
 		p.mu.Unlock()
 		if cancel != nil {
 			cancel()
+		}
+	case kindHello:
+		if p.greeted != nil {
+			p.greeted()
+			p.greeted = nil
 		}
 	case kindNotify:
 		f.body = bytes.Clone(f.body)

@@ -34,6 +34,7 @@ type platform struct {
 	t       testing.TB
 	address string
 	socket  string
+	hub     *Hub
 	stop    func() // ends server-main
 }
 
@@ -58,6 +59,7 @@ func start(t testing.TB, access Access, m methods) *platform {
 		t.Fatal(err)
 	}
 	h := New(Config{MainSocket: p.socket, Access: access})
+	p.hub = h
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- h.Serve(ctx, ln) }()
@@ -69,6 +71,9 @@ func start(t testing.TB, access Access, m methods) *platform {
 		h.Close()
 		if _, held := h.quota.Held(netip.Addr{}); len(h.sessions) > 0 || held > 0 {
 			t.Errorf("the hub keeps %d sessions, %d connections", len(h.sessions), held)
+		}
+		if taken := h.memory.taken.Load(); taken != 0 {
+			t.Errorf("the hub counts %d bytes of messages after their end", taken)
 		}
 	})
 	p.address = ln.Addr().String()
@@ -183,7 +188,7 @@ func TestNodeScript(t *testing.T) {
 }
 
 // TestNesting is the exchange about credentials of client-api 1.4.
-func TestNesting(t *testing.T) {
+func TestCN06NestedCalls(t *testing.T) {
 	var mu sync.Mutex
 	var events []string
 	event := func(format string, args ...any) {
@@ -270,7 +275,7 @@ func TestDisconnection(t *testing.T) {
 	}
 }
 
-func TestMainRestarts(t *testing.T) {
+func TestCN05MainRestarts(t *testing.T) {
 	started := make(chan bool)
 	m := methods{
 		"wait": func(ctx context.Context, _ *session.Session, _ pickle.Tuple) (any, error) {
@@ -305,9 +310,9 @@ func TestMainRestarts(t *testing.T) {
 	}
 }
 
-// TestAbandonedWait is CN-32: the result of a wait whose client gave up must not be
+// CN-32: the result of a wait whose client gave up must not be
 // taken for that of the next call.
-func TestAbandonedWait(t *testing.T) {
+func TestCN32AbandonedWait(t *testing.T) {
 	started := make(chan bool, 1)
 	p := start(t, Open, methods{
 		waitMethod: func(ctx context.Context, _ *session.Session, _ pickle.Tuple) (any, error) {
@@ -394,9 +399,9 @@ func TestRefusedAPI(t *testing.T) {
 	}
 }
 
-// TestHostile sends what is no protocol; each connection is closed and the next
+// TestCN02HostileBytes sends what is no protocol; each connection is closed and the next
 // client is served.
-func TestHostile(t *testing.T) {
+func TestCN02HostileBytes(t *testing.T) {
 	p := start(t, Open, methods{
 		"get_time": func(context.Context, *session.Session, pickle.Tuple) (any, error) { return 7, nil },
 		"ask": func(ctx context.Context, s *session.Session, _ pickle.Tuple) (any, error) {
@@ -458,7 +463,7 @@ func TestEmptySessionsAreClosedQuietly(t *testing.T) {
 }
 
 // Those who connect and say nothing, or not all, delay nobody.
-func TestSilentPeers(t *testing.T) {
+func TestCN07SilentPeersDelayNobody(t *testing.T) {
 	p := start(t, Open, methods{"get_time": func(context.Context, *session.Session, pickle.Tuple) (any, error) { return int64(1), nil }})
 	for i := range 100 {
 		conn, err := net.Dial("tcp", p.address)
