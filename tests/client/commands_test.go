@@ -91,6 +91,13 @@ func TestCommands(t *testing.T) {
 			p.play(t, file, all)
 		})
 	}
+	t.Run("terminals", func(t *testing.T) {
+		p := startPlatform(t)
+		if all == nil {
+			all = readRows(t, p)
+		}
+		p.terminals(t, all)
+	})
 	if all == nil {
 		t.Skip("nothing was selected")
 	}

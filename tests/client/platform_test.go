@@ -13,7 +13,6 @@ import (
 
 	"github.com/waltos/waltos/qemu/client"
 	"github.com/waltos/waltos/services/daemon/db"
-	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/tests/native"
 )
 
@@ -132,15 +131,4 @@ func (p *platform) run(t testing.TB, user, input string, words ...string) (resul
 		r.code, err = exit.ExitCode(), nil
 	}
 	return r, err
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	dbtest.Wait(t, what, func(context.Context) error {
-		if !condition() {
-			return errors.New("not yet")
-		}
-		return nil
-	})
 }

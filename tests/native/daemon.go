@@ -50,13 +50,15 @@ type process struct {
 	ended chan error
 }
 
-// arguments of the services that are run.
-var arguments = map[string][]string{
-	"server-db":       nil,
-	"server-main":     {"-server-mac", ServerMAC},
-	"server-hub":      {"-site", "/run/walt/site.hcl"},
-	"server-blocking": nil,
-	"httpd":           nil,
+// arguments returns those of a service.
+func arguments(service string) []string {
+	switch service {
+	case "server-main":
+		return []string{"-server-mac", ServerMAC, "-psql", supplies.Psql, "-sql-account", ""}
+	case "server-hub":
+		return []string{"-site", "/run/walt/site.hcl"}
+	}
+	return nil
 }
 
 // Start starts the daemon of a platform with the given devices, and waits until it
@@ -127,7 +129,7 @@ func (d *Daemon) Up(service string) {
 		d.t.Fatal(err)
 	}
 	defer printed.Close()
-	p := &process{cmd: exec.Command(supplies.Services, append([]string{service}, arguments[service]...)...), ended: make(chan error, 1)}
+	p := &process{cmd: exec.Command(supplies.Services, append([]string{service}, arguments(service)...)...), ended: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = printed, printed
 	// It ends with this program at the latest: the kernel sends this signal at the end of
 	// the thread that started it, which therefore does nothing else.

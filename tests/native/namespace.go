@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -91,6 +92,10 @@ func enter() (int, error) {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
+	// The tests end with this process: the kernel sends this signal at the end of the
+	// thread that started them, which is kept.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	runtime.LockOSThread()
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("cannot make namespaces: %w", err)
 	}

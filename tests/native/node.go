@@ -189,16 +189,26 @@ func (n *Node) Boots() int {
 // Log sends lines to a log stream of the node, and waits until the server has read them.
 func (n *Node) Log(stream string, lines ...string) {
 	n.t.Helper()
-	conn, err := dialFrom(n.t.Context(), n.IP, ServerIP+":12347")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "REQ_NEW_INCOMING_LOGS\n%s\nNO_TIMESTAMPS\n%s\nCLOSE\n", stream, strings.Join(lines, "\n"))
-	conn.SetReadDeadline(time.Now().Add(time.Minute))
-	if _, err := io.Copy(io.Discard, conn); err != nil {
+	if err := Log(n.t.Context(), n.IP, stream, lines...); err != nil {
 		n.t.Error(err)
 	}
+}
+
+// Log sends lines to a log stream of a device, and waits until the server has read them.
+func Log(ctx context.Context, ip, stream string, lines ...string) error {
+	conn, err := dialFrom(ctx, ip, ServerIP+":12347")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(callLimit)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(conn, "REQ_NEW_INCOMING_LOGS\n%s\nNO_TIMESTAMPS\n%s\nCLOSE\n", stream, strings.Join(lines, "\n")); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, conn)
+	return err
 }
 
 // key waits for a key file that the daemon makes at its first start.

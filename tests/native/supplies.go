@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/waltos/waltos/image/compose"
 	"github.com/waltos/waltos/image/fetch"
@@ -22,7 +23,8 @@ type Supplies struct {
 	Helper   client.Program // its completion helper
 	Python   client.Program // the interpreter that finds its packages
 	Postgres string         // folder of the programs of PostgreSQL
-	Bin      string         // folder of what the daemon runs: psql, ssh, ping
+	Bin      string         // folder of what the daemon runs: ssh, ping
+	Psql     string         // the command of the SQL prompt
 	Keep     []string       // folders that the tests must see
 }
 
@@ -74,6 +76,11 @@ func (s *Supplies) get(folder string) error {
 	if s.Postgres, err = box.Wrappers(ctx, "usr/lib/postgresql/17/bin"); err != nil {
 		return err
 	}
+	psql := box.Command(ctx, "usr/lib/postgresql/17/bin/psql")
+	if psql.Err != nil {
+		return psql.Err
+	}
+	s.Psql = strings.Join(append([]string{psql.Path}, psql.Args[1:]...), " ")
 	tools, err := box.Wrappers(ctx, "usr/bin")
 	if err != nil {
 		return err
@@ -83,7 +90,7 @@ func (s *Supplies) get(folder string) error {
 		return err
 	}
 	for _, program := range []string{
-		filepath.Join(s.Postgres, "psql"), filepath.Join(tools, "ssh"), filepath.Join(tools, "ssh-keyscan"), filepath.Join(tools, "ping"),
+		filepath.Join(tools, "ssh"), filepath.Join(tools, "ssh-keyscan"), filepath.Join(tools, "ping"),
 	} {
 		if err := os.Symlink(program, filepath.Join(s.Bin, filepath.Base(program))); err != nil {
 			return err

@@ -146,7 +146,7 @@ func TestPoEPortMaps(t *testing.T) {
 }
 
 func TestPortsThatCannotBeCorrelated(t *testing.T) {
-	a, err := snmptest.Listen(snmptest.Loopback, "private")
+	a, err := snmptest.Listen("private")
 	if err != nil {
 		t.Fatal(err)
 	}
