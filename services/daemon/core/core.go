@@ -139,6 +139,7 @@ type Daemon struct {
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 
 	measures *measures
+	giving   chan struct{}                  // holds a value for each client that is being given wheels
 	hub      atomic.Pointer[connector.Peer] // server-hub, nil before it has connected
 
 	statuses sync.Mutex   // held to change whether a node is booted
@@ -165,6 +166,7 @@ func New(config Config) *Daemon {
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.measures = d.newMeasures()
+	d.giving = make(chan struct{}, maxGiving)
 	d.monitor = nodes.NewMonitor(d.bootExpired)
 	d.idle = nodes.NewIdle(powersaveAfter, d.sleep)
 	d.mounts = newWorker("prepare mounts", d.reconcile, 0)

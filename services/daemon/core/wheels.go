@@ -1,11 +1,13 @@
 package core
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/waltos/waltos/services/wire/pickle"
 )
@@ -14,6 +16,11 @@ import (
 const (
 	maxWheels     = 16
 	maxWheelBytes = 8 << 20
+	// maxGiving is how many clients are given wheels at the same time: each takes several
+	// copies of them in memory, until givingPause after its answer is written: then it
+	// should be on its way.
+	maxGiving   = 2
+	givingPause = 250 * time.Millisecond
 )
 
 // requiredWheels are what pip must find, because a client that lacks one of them in its
@@ -23,6 +30,14 @@ var requiredWheels = []string{"client", "common", "doc"}
 // getClientInstallWheels returns, by file name, the wheels that a client of another
 // version installs in its own place (client-api §4.3).
 func (c *call) getClientInstallWheels() (any, error) {
+	select {
+	case c.giving <- struct{}{}:
+		context.AfterFunc(c.Context, func() { // the answer is written
+			time.AfterFunc(givingPause, func() { <-c.giving })
+		})
+	case <-c.Done():
+		return nil, c.Err()
+	}
 	wheels, err := readWheels(c.Wheels)
 	if err != nil {
 		return nil, fmt.Errorf("this server has no client of its own version to give: %w", err)
