@@ -13,8 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -394,6 +396,52 @@ func TestCN41TerminalCommandsAreKilled(t *testing.T) {
 				return errors.Is(err, fs.ErrNotExist)
 			})
 		})
+	}
+}
+
+// The end of a command is the end of its stream, whatever it has left behind in its
+// terminal, and all that it has printed is shown.
+func TestEndOfTerminalCommand(t *testing.T) {
+	home, change := withNode(t)
+	p := start(t, change)
+	p.populate(t)
+	s := dial(t, p.listen(t), rpc.NodeCmd)
+	s.Send(pickle.NewDict("node_ip", "192.168.152.10", "tty_mode", true, "ssh_tty", true,
+		"cmdargs", pickle.Tuple{"(trap '' HUP; exec sleep 1000) & echo $! >pid; head -c 100000 /dev/zero | tr '\\0' x; echo; echo bye"}))
+	out, err := io.ReadAll(s.R)
+	if err != nil || len(out) != len("READY\n")+100000+len("\r\nbye\r\n") || !strings.HasSuffix(string(out), "xxx\r\nbye\r\n") {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+	text, err := os.ReadFile(filepath.Join(home, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("what was left behind is gone: %v", err)
+	}
+}
+
+func TestDevicePing(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "ping"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	p := start(t, nil)
+	p.populate(t)
+	for ip, want := range map[string]string{
+		"192.168.152.12": "-c 10 -w 11 -- 192.168.152.12\n",
+		"8.8.8.8":        "no device has address \"8.8.8.8\"\r\n",
+	} {
+		s := dial(t, p.listen(t), rpc.DevicePing)
+		s.Send(pickle.NewDict("device_ip", ip, "tty_mode", false))
+		if got := answer(t, s); got != "READY\n"+want {
+			t.Errorf("%s: %q", ip, got)
+		}
 	}
 }
 
