@@ -13,7 +13,7 @@
 //	? later                       work of later: any message, and no hang
 //	* n1 log weather it rains     something else happens, see platform.do
 //
-// In what is printed, ␛ stands for the escape character, · for a blank at the end of a
+// In what is printed, ␛ stands for the escape character, ␍ for a carriage return, · for a blank at the end of a
 // line, ¬ at the end of the text says that no newline ends it, … stands for anything within
 // a line or, alone, for any lines, and {date}, {micros} and {clock} for times.
 //

@@ -90,7 +90,7 @@ func show(text, prefix string) string {
 	if text == "" {
 		return ""
 	}
-	text = strings.ReplaceAll(text, "\x1b", "␛")
+	text = strings.NewReplacer("\x1b", "␛", "\r", "␍").Replace(text)
 	if whole, ok := strings.CutSuffix(text, "\n"); ok {
 		text = whole
 	} else {
