@@ -34,6 +34,8 @@ func (h *handler) measure() {
 			metrics.Gauge("walt_nodes", "Nodes of the platform, by state.",
 				metrics.Value(float64(nodes[true]), "state", "booted"), metrics.Value(float64(nodes[false]), "state", "down")),
 			byType,
+			metrics.Total("walt_connections_total", "Connections to processes of the daemon, made again when lost.",
+				metrics.Value(float64(h.cfg.State.Connections()), "from", "httpd", "to", "server-main")),
 			metrics.Gauge("walt_http_histories", "Answers of /api/v1/logs under way.", metrics.Value(float64(len(h.histories)))),
 		}
 	})

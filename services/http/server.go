@@ -39,6 +39,7 @@ type Config struct {
 	State interface { // *state.Watcher
 		Current() *state.Snapshot
 		Call(ctx context.Context, method string, arg, reply any) error
+		Connections() uint64
 		Stream(ctx context.Context, method string, arg any, take func(decode func(any) error) error) error
 	}
 	Server  netip.Prefix   // address of the server in the platform network

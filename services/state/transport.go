@@ -91,6 +91,7 @@ func connect(socket string, w *Watcher) remote {
 		return nil, nil
 	})
 	client.OnConnect(func(p *connector.Peer) {
+		w.connections.Add(1)
 		// An error means that the connection is lost: there will be another one.
 		_ = p.Notify(methodWatch, nil)
 	})

@@ -33,12 +33,13 @@ type Watcher struct {
 	changed chan struct{} // capacity 1
 	streams receivers
 
-	mu      sync.Mutex
-	encoded []byte        // what the cache file must hold
-	news    chan struct{} // closed at the next snapshot
-	dirty   chan struct{} // capacity 1: the cache file is behind
-	done    chan struct{} // closed when the cache file is settled
-	behind  bool          // the last write of the cache file failed; used by run only
+	connections atomic.Uint64 // ever made
+	mu          sync.Mutex
+	encoded     []byte        // what the cache file must hold
+	news        chan struct{} // closed at the next snapshot
+	dirty       chan struct{} // capacity 1: the cache file is behind
+	done        chan struct{} // closed when the cache file is settled
+	behind      bool          // the last write of the cache file failed; used by run only
 }
 
 // remote is the connection to server-main.
@@ -103,6 +104,9 @@ func (w *Watcher) Changed() <-chan struct{} {
 func (w *Watcher) Done() <-chan struct{} {
 	return w.done
 }
+
+// Connections returns how often the daemon was connected to: again each time it was lost.
+func (w *Watcher) Connections() uint64 { return w.connections.Load() }
 
 // Register records a device. When it returns nil, Current holds the device, unless
 // ctx ended in between.

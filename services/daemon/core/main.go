@@ -154,9 +154,9 @@ func open(ctx context.Context, o options) (*process, error) {
 
 // measure counts what the daemon itself does not know of.
 func (p *process) measure(set *metrics.Set) {
-	connected := set.CountersBy("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "to")
-	p.blocking.OnConnect(func() { connected.With("server-blocking").Add(1) })
-	p.client.OnConnect(func() { connected.With("server-db").Add(1) })
+	connected := set.CountersBy("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "from", "to")
+	p.blocking.OnConnect(func() { connected.With("server-main", "server-blocking").Add(1) })
+	p.client.OnConnect(func() { connected.With("server-main", "server-db").Add(1) })
 	set.Func(func() []metrics.Family {
 		s := p.logs.Stats()
 		return []metrics.Family{

@@ -88,7 +88,7 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 		`walt_process_up{process="server-db"}`:                       1,
 		`walt_process_up{process="server-blocking"}`:                 0,
 		`walt_database_call_duration_seconds{call="loadAll"}`:        1,
-		`walt_connections_total{to="server-db"}`:                     1,
+		`walt_connections_total{from="server-main",to="server-db"}`:  1,
 		`walt_streams{kind="REQ_DUMP_LOGS"}`:                         0,
 		`walt_devices{type="server"}`:                                1,
 		`walt_boot_notifications{state="booted"}`:                    0,
@@ -103,6 +103,12 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 			if got, _ := value(families, fmt.Sprintf("%s{process=%q}", name, process)); got <= 0 {
 				t.Errorf("%s of %s is %v", name, process, got)
 			}
+		}
+	}
+
+	for _, from := range []string{"server-hub", "httpd"} {
+		if got, _ := value(families, fmt.Sprintf(`walt_connections_total{from=%q,to="server-main"}`, from)); got != 1 {
+			t.Errorf("connections of %s: %v", from, got)
 		}
 	}
 

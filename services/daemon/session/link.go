@@ -36,7 +36,7 @@ func Dial(socket string, callback Callback, measures *metrics.Set) *Link {
 		}
 		return &callbackReply{Value: value}, err
 	}))
-	connected := measures.Counter("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "to", "server-main")
+	connected := measures.Counter("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "from", "server-hub", "to", "server-main")
 	client.OnConnect(func(main *connector.Peer) {
 		connected.Add(1)
 		// Nothing is lost if it does not arrive: then the connection is lost too.
