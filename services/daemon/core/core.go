@@ -33,6 +33,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/images"
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/state"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
@@ -129,6 +130,7 @@ type Daemon struct {
 	links    *worker // stores the topology
 	moves    *worker // forgets where nodes were connected that were found elsewhere
 	exposed  exposer
+	commands *quota.Quota // that run for clients of streams
 	labels   labels
 	loaded   chan struct{}
 	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
@@ -163,7 +165,7 @@ func New(config Config) *Daemon {
 	if config.PoE == nil {
 		config.PoE = noPoE{}
 	}
-	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{})}
+	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{}), commands: quota.New(maxCommands, maxCommandsEach)}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.measures = d.newMeasures()
 	d.giving = make(chan struct{}, maxGiving)

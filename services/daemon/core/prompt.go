@@ -111,12 +111,34 @@ func (s *stream) imageShell() error {
 	return s.conn.Refuse(errLater)
 }
 
+// Commands that run at the same time for clients, in all and for one address: each is a
+// process or two of the server.
+const (
+	maxCommands     = 1024
+	maxCommandsEach = 256
+)
+
+var errManyCommands = errors.New("too many commands are running, try again later")
+
+// claim takes a place among the commands that run; release gives it back.
+func (s *stream) claim() (release func(), err error) {
+	if !s.commands.Take(s.peer) {
+		return nil, errManyCommands
+	}
+	return func() { s.commands.Give(s.peer) }, nil
+}
+
 // terminalName is the form of the names of terminals: one file name.
 var terminalName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,63}$`)
 
 // prompt runs a command for a client, in a terminal if the client has one
 // (client-api §3.4). Of the client's environment, the command gets TERM only (CN-17).
 func (s *stream) prompt(p params, cmd *exec.Cmd) error {
+	release, err := s.claim()
+	if err != nil {
+		return s.conn.Refuse(err)
+	}
+	defer release()
 	if !p.flag("tty_mode") {
 		return trackexec.RunCommand(s, cmd, func() error { return s.conn.Pipe(cmd) })
 	}

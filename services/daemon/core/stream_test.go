@@ -24,6 +24,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/remote"
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
@@ -422,6 +423,42 @@ func TestEndOfTerminalCommand(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Errorf("what was left behind is gone: %v", err)
+	}
+}
+
+// Commands are processes: one address cannot start any number of them.
+func TestCommandsAreBounded(t *testing.T) {
+	_, change := withNode(t)
+	p := start(t, change)
+	p.populate(t)
+	p.commands = quota.New(10, 2)
+	command := func(peer, words string) *client.Stream {
+		s := p.from(t, peer, rpc.NodeCmd)
+		s.Send(pickle.NewDict("node_ip", "192.168.152.10", "cmdargs", pickle.Tuple{words}, "tty_mode", false))
+		if line, err := s.Line(); line != "READY" {
+			t.Errorf("got %q, %v", line, err)
+		}
+		return s
+	}
+	var held []*client.Stream
+	for range 2 {
+		s := command("127.0.0.1", "echo started; cat")
+		s.Line()
+		held = append(held, s)
+	}
+	if got := answer(t, command("127.0.0.1", "echo third")); got != "too many commands are running, try again later\r\n" {
+		t.Errorf("a third one: %q", got)
+	}
+	if got := answer(t, command("127.0.0.2", "echo other")); got != "other\n" {
+		t.Errorf("of another address: %q", got)
+	}
+	for _, s := range held {
+		answer(t, s)
+		s.Close()
+	}
+	eventually(t, func() bool { own, _ := p.commands.Held(netip.MustParseAddr("127.0.0.1")); return own == 0 })
+	if got := answer(t, command("127.0.0.1", "echo again")); got != "again\n" {
+		t.Errorf("later: %q", got)
 	}
 }
 

@@ -56,6 +56,11 @@ func (s *stream) tarFromNode() error {
 	if err != nil {
 		return err
 	}
+	release, err := s.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
 	cmd, err := s.SSH.Node(s, t.node.IP, false, "src="+remote.Quote(t.src)+sendScript)
 	if err != nil {
 		return err
@@ -96,6 +101,11 @@ func (s *stream) tarToNode() error {
 	if err != nil {
 		return s.conn.Refuse(err)
 	}
+	release, err := s.claim()
+	if err != nil {
+		return s.conn.Refuse(err)
+	}
+	defer release()
 	dir := t.dir
 	if !strings.HasPrefix(dir, "/") {
 		dir = "./" + dir
