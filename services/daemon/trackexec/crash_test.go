@@ -26,10 +26,10 @@ func wait(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// all returns the events of a folder, as the tools read them.
+// all returns the events of a folder, as the tools read them, while it may be written.
 func all(t *testing.T, folder string) (events []timeline.Event) {
 	t.Helper()
-	line, err := timeline.Open(folder, t.Errorf)
+	line, err := timeline.Open(folder, t.Logf)
 	if err != nil {
 		return nil
 	}
@@ -74,7 +74,8 @@ func TestKilled(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(folder, format.IndexName)); err != nil {
 			return false
 		}
-		return len(named(all(t, folder), "hang")) > 0
+		events := all(t, folder)
+		return len(named(events, "hang")) > 0 && len(named(events, "statement 7")) > 0
 	})
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -84,9 +85,6 @@ func TestKilled(t *testing.T) {
 	hang := named(events, "hang")
 	if len(hang) != 1 || hang[0].State != format.Open {
 		t.Errorf("what it was doing: %+v", hang)
-	}
-	if n := len(named(events, "statement 7")); n == 0 {
-		t.Error("no statement is recorded")
 	}
 	pid, err := os.ReadFile(filepath.Join(folder, format.PIDName))
 	if err != nil || string(pid) != fmt.Sprintln(cmd.Process.Pid) {
@@ -135,10 +133,10 @@ func TestProcessesShareARun(t *testing.T) {
 	main.Close()
 	main = Open(config(Beginner))
 	wait(t, "another run", func() bool { name, err := os.Readlink(latest); return err == nil && name != first })
-	do(hub, "other run")
 	wait(t, "the hub in the other run", func() bool {
+		do(hub, "other run") // the first ones may still go to the earlier run
 		_, err := os.Stat(filepath.Join(hubFolder, format.IndexName))
-		return err == nil && len(named(all(t, hubFolder), "other run")) == 1
+		return err == nil && len(named(all(t, hubFolder), "other run")) > 0
 	})
 	main.Close()
 	hub.Close()

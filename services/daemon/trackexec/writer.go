@@ -16,9 +16,12 @@ type writer struct {
 	held     *os.File // folder of the run that this process has begun
 }
 
+// haste is how many times in a period a folder is looked for that is not there yet.
+const haste = 10
+
 // run writes until the recorder is closed, or writing fails.
 func (w *writer) run() {
-	ticker := time.NewTicker(w.Period)
+	ticker := time.NewTicker(w.Period / haste)
 	defer ticker.Stop()
 	err := w.find()
 	for err == nil {
@@ -28,10 +31,12 @@ func (w *writer) run() {
 			all = false
 		case <-ticker.C:
 			w.recorder.announceOld()
-			err = w.find()
+			if err = w.find(); w.trace != nil {
+				ticker.Reset(w.Period)
+			}
 		case <-w.recorder.stop:
 			w.recorder.announceAll()
-			closing = true
+			err, closing = w.find(), true
 		}
 		if err == nil && w.trace != nil {
 			err = w.write(all)
