@@ -136,6 +136,9 @@ func TestDefectN5BootFilesOfOthers(t *testing.T) {
 	TestCN26NodesReadTheirOwnBootFiles(t)
 }
 
+// TestDefectS3PathTraversal is server-state 8, row 3, for HTTP.
+func TestDefectS3PathTraversal(t *testing.T) { TestCN26PathsAreConfined(t) }
+
 // TestDefectN4DirectoryIsNoFile is node-protocols 9.1, row 4: such a request ended the daemon.
 func TestDefectN4DirectoryIsNoFile(t *testing.T) {
 	h, _ := newPlatform(t)

@@ -73,11 +73,10 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 		t.Errorf("/readyz: %d %s", status, text)
 	}
 	status, text := download(t, url+"/metrics")
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if status != 200 || err != nil {
-		t.Fatalf("/metrics: %d, %v\n%s", status, err, text)
+	if status != 200 {
+		t.Fatalf("/metrics: %d\n%s", status, text)
 	}
+	families := parse(t, text)
 	for name, want := range map[string]float64{
 		`walt_call_duration_seconds{api="CSAPI",method="get_time"}`:  3,
 		`walt_call_failures_total{api="CSAPI",method="get_node_ip"}`: 1,
@@ -180,4 +179,41 @@ func TestHistoryByHTTP(t *testing.T) {
 	if status, text := download(t, url+strings.Replace(query, "b.g", "b", 1)); status != 200 || text != `{"num_logs":0,"logs":[]}` {
 		t.Errorf("another stream: %d %s", status, text)
 	}
+
+	// A reader that goes away frees what it held of the database.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: srv\r\n\r\n", query)
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	histories := func() (count float64) {
+		_, text := download(t, url+"/metrics")
+		families := parse(t, text)
+		for _, name := range []string{"walt_log_histories{}", "walt_http_histories{}"} {
+			n, _ := value(families, name)
+			count += n
+		}
+		return count
+	}
+	if n := histories(); n != 2 {
+		t.Errorf("%v histories are being read, one by each process is expected", n)
+	}
+	conn.Close()
+	for histories() > 0 && t.Context().Err() == nil {
+	}
+}
+
+// parse reads what /metrics shows.
+func parse(t *testing.T, text string) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return families
 }
