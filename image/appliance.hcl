@@ -261,3 +261,4 @@ link "/sbin/modprobe" { target = "/usr/lib/walt/supervisor" }
 link "/usr/bin/waltctl" { target = "../lib/walt/supervisor" }
 link "/usr/bin/walt-server-trackexec-replay" { target = "../lib/walt/services" }
 link "/usr/bin/walt-server-trackexec-analyse" { target = "../lib/walt/services" }
+link "/usr/bin/walt-dhcp-event" { target = "../lib/walt/services" }
