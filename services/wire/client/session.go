@@ -1,6 +1,12 @@
-// Package client speaks the client side of a WalT server's two TCP ports: API sessions
-// with their callbacks (client-api 1), and streams (client-api 3, node-protocols 3).
-// Tests, benchmarks and tools use it in the place of the walt command and of nodes.
+// Package client speaks the client side of a WalT server's two TCP ports, in the place of
+// the walt command and of nodes: for tools, tests and benchmarks.
+//
+// On 12345, a [Session] calls methods of the server and serves its callbacks (client-api
+// 1): [Dial], [Session.Call], [User]. On 12347 (client-api 3, node-protocols 3), users read
+// log lines ([DumpLogs]), run commands ([Prompt]), copy files as tar archives ([Transfer])
+// and reach ports of nodes ([DialNode]); nodes send log lines ([OpenLogs]), say that they
+// are booted ([NotifyBoot]) and get their boot files ([BootFile]). [DialStream] opens any
+// other stream.
 //
 // It is bounded like the server, but trusts what the server sends to be well meant: an
 // answer may be as large as 64 MiB.

@@ -78,6 +78,9 @@ func DumpLogs(ctx context.Context, address string, q LogQuery, f func(Record) er
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	if err := s.Send(q.parameters()); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("cannot ask for logs: %w", err)
 	}
 	for {
@@ -144,24 +147,20 @@ func newRecord(v any) (Record, error) {
 
 // SendLogs sends log lines as a node does, and waits until the server has closed.
 func SendLogs(ctx context.Context, address, stream string, lines ...string) error {
-	s, err := DialStream(ctx, address, rpc.NewIncomingLogs)
+	l, err := OpenLogs(ctx, address, stream, false)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	text := []byte(stream + "\nNO_TIMESTAMPS\n")
+	defer context.AfterFunc(ctx, func() { l.stream.Close() })()
 	for _, line := range lines {
-		text = append(append(text, line...), '\n')
+		if err = l.Line(time.Time{}, line); err != nil {
+			break
+		}
 	}
-	if _, err := s.Write(text); err != nil {
-		return fmt.Errorf("cannot send logs: %w", err)
+	if closeErr := l.Close(); err == nil {
+		err = closeErr
 	}
-	if _, err := io.WriteString(s, "CLOSE\n"); err != nil {
-		return fmt.Errorf("cannot send logs: %w", err)
-	}
-	if _, err := io.Copy(io.Discard, s.R); err != nil {
+	if err != nil {
 		return fmt.Errorf("cannot send logs: %w", err)
 	}
 	return nil
