@@ -114,7 +114,7 @@ for log in api.logs.get_logs(history="full", issuers="n1"):
 show([log.line for log in n1.get_logs(history="start:")])
 show([log.line for log in api.nodes.get_nodes("n1,n2").get_logs(history="full")])
 for log in api.logs.get_logs(history="full", issuers="server"):
-    if log.line == "node n1 is booted":
+    if log.stream.startswith("platform") and log.line == "node n1 is booted":
         show(log.issuer.device_type, log.stream)
         break
 attempt(lambda: api.logs.get_logs())
