@@ -212,11 +212,44 @@ func (k *kept) add(name string, file *os.File, limit int) error {
 		}
 	}
 	if len(k.store) >= limit {
+		k.prune()
+	}
+	if len(k.store) >= limit {
 		file.Close()
 		return fmt.Errorf("descriptor %q was refused: the unit may store %d", name, limit)
 	}
 	k.store = append(k.store, namedFile{name, file})
 	return nil
+}
+
+// prune drops the stored connections that have ended and hold nothing to read: the service
+// that left them may be dead for long. Until their place is wanted they stay, so that
+// the service can still see and tell their end. mu is held.
+func (k *kept) prune() {
+	k.store = slices.DeleteFunc(k.store, func(f namedFile) bool {
+		if ended(f.file) {
+			f.file.Close()
+			return true
+		}
+		return false
+	})
+}
+
+// ended tells whether a descriptor is a connection of which nothing more can be read.
+func ended(file *os.File) (over bool) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if kind, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+			return
+		}
+		var one [1]byte
+		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		over = err == nil && n == 0 || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ETIMEDOUT)
+	})
+	return over
 }
 
 func (k *kept) remove(name string) {
