@@ -73,7 +73,7 @@ func mac(n int) string { return fmt.Sprintf("02:aa:00:00:%02x:%02x", n>>8, n&255
 // add starts switch n.
 func (l *lab) add(t *testing.T, n int, m snmptest.Make) (*snmptest.Switch, Switch) {
 	t.Helper()
-	sw, err := snmptest.NewSwitch(mac(n), "private", m)
+	sw, err := snmptest.NewSwitch(snmptest.Loopback, mac(n), "private", m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestPower(t *testing.T) {
 func TestDefectN11CommunityOfAnyCharacters(t *testing.T) {
 	l := newLab(t)
 	for _, community := range []string{"; touch /tmp/x", "$(id)", "a b'\"", "é"} {
-		sim, err := snmptest.NewSwitch(mac(1), community, snmptest.Netgear)
+		sim, err := snmptest.NewSwitch(snmptest.Loopback, mac(1), community, snmptest.Netgear)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,7 +373,7 @@ func TestExplorationEndsWithItsCaller(t *testing.T) {
 // BenchmarkExplore explores a switch with the forwarding table of a large network.
 func BenchmarkExplore(b *testing.B) {
 	const stations = 16000
-	sim, err := snmptest.NewSwitch(mac(1), "private", snmptest.Standard)
+	sim, err := snmptest.NewSwitch(snmptest.Loopback, mac(1), "private", snmptest.Standard)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func startLab(t *testing.T, make1, make2 snmptest.Make) *lab {
 	l := &lab{}
 	agents := map[string]*snmptest.Switch{}
 	for i, m := range []snmptest.Make{make1, make2} {
-		sw, err := snmptest.NewSwitch([]string{sw1MAC, sw2MAC}[i], "private", m)
+		sw, err := snmptest.NewSwitch(snmptest.Loopback, []string{sw1MAC, sw2MAC}[i], "private", m)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -153,7 +153,7 @@ func TestTargetsThatCannotBe(t *testing.T) {
 }
 
 func TestRequestEndsWithItsContext(t *testing.T) {
-	a, err := snmptest.Listen("private")
+	a, err := snmptest.Listen(snmptest.Loopback, "private")
 	if err != nil {
 		t.Fatal(err)
 	}

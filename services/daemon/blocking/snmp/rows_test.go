@@ -146,7 +146,7 @@ func TestPoEPortMaps(t *testing.T) {
 }
 
 func TestPortsThatCannotBeCorrelated(t *testing.T) {
-	a, err := snmptest.Listen("private")
+	a, err := snmptest.Listen(snmptest.Loopback, "private")
 	if err != nil {
 		t.Fatal(err)
 	}

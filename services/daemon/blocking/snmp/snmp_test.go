@@ -33,7 +33,7 @@ func session(t testing.TB, a *snmptest.Agent, version int, community string) *Se
 
 func newSwitch(t testing.TB, m snmptest.Make) *snmptest.Switch {
 	t.Helper()
-	sw, err := snmptest.NewSwitch("02:aa:00:00:00:01", "private", m)
+	sw, err := snmptest.NewSwitch(snmptest.Loopback, "02:aa:00:00:00:01", "private", m)
 	if err != nil {
 		t.Fatal(err)
 	}

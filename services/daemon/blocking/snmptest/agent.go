@@ -42,9 +42,12 @@ type object struct {
 	value any
 }
 
-// Listen starts an agent on loopback.
-func Listen(community string) (*Agent, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+// Loopback is any free port of loopback.
+var Loopback = netip.MustParseAddrPort("127.0.0.1:0")
+
+// Listen starts an agent.
+func Listen(address netip.AddrPort, community string) (*Agent, error) {
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, fmt.Errorf("cannot start an SNMP agent: %w", err)
 	}

@@ -49,9 +49,9 @@ type Switch struct {
 
 type peer struct{ mac, ip, name string }
 
-// NewSwitch starts a switch on loopback.
-func NewSwitch(mac, community string, m Make) (*Switch, error) {
-	a, err := Listen(community)
+// NewSwitch starts a switch.
+func NewSwitch(address netip.AddrPort, mac, community string, m Make) (*Switch, error) {
+	a, err := Listen(address, community)
 	if err != nil {
 		return nil, err
 	}
