@@ -18,6 +18,8 @@ const (
 	// labelsAge is how long what a switch says of its ports is not asked again: all its
 	// nodes may boot at the same time.
 	labelsAge = time.Minute
+	// maxLabels bounds what is remembered of one switch.
+	maxLabels = 8192
 )
 
 // changeTopology changes the links between devices, and returns when that is stored.
@@ -124,7 +126,7 @@ func (l *labels) learn(mac string, ports map[string]int) {
 	defer p.mu.Unlock()
 	ports = maps.Clone(ports)
 	for label, port := range p.ports {
-		if _, newer := ports[label]; !newer {
+		if _, newer := ports[label]; !newer && len(ports) < maxLabels {
 			ports[label] = port
 		}
 	}

@@ -298,16 +298,23 @@ func (d *Daemon) neighbor(ctx context.Context, s registry.Sighting) (mac string,
 		s.IP = "" // it is another's
 	}
 	change, err := v.Register(s, d.hasDefaultImage)
-	if err != nil || !change.Changed {
-		return s.MAC, false, err
+	if err != nil {
+		d.Print("neighbour of a switch: %v", err)
+		return "", false, nil
+	}
+	if !change.Changed {
+		return s.MAC, false, nil
 	}
 	return change.Device.MAC, true, d.record(ctx, change)
 }
 
+// maxLabel bounds the labels of ports, as LLDP does.
+const maxLabel = 255
+
 // locate finds out by a scan at which port of a switch a node is, and remembers that this
 // is the port that calls itself so. 0 is unknown.
 func (d *Daemon) locate(ctx context.Context, sw, node *registry.Device, label string) (int, error) {
-	if !d.labels.mayScan(sw.MAC) {
+	if len(label) > maxLabel || !d.labels.mayScan(sw.MAC) {
 		return 0, nil
 	}
 	o := d.exploreOne(ctx, sw)

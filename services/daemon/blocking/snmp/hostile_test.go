@@ -201,6 +201,25 @@ func TestAgentsWithLimits(t *testing.T) {
 	}
 }
 
+// FuzzDecode reads datagrams: none may cost more than an error.
+func FuzzDecode(f *testing.F) {
+	f.Add(reply(&gosnmp.SnmpPacket{Version: gosnmp.Version2c, Community: "private"}, integer("1.3.6.1", 1),
+		gosnmp.SnmpPDU{Name: "1.3.6.2", Type: gosnmp.OctetString, Value: "text"},
+		gosnmp.SnmpPDU{Name: "1.3.6.3", Type: gosnmp.ObjectIdentifier, Value: ".1.3.6"}))
+	f.Add([]byte("\x30\x82\xff\xff\x02\x01\x03"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		packet := decode(&gosnmp.GoSNMP{Version: gosnmp.Version2c}, data)
+		if packet == nil {
+			return
+		}
+		for _, v := range packet.Variables {
+			if name, ok := parseOID(v.Name); ok && len(name) > maxOID {
+				t.Fatalf("a name of %d parts", len(name))
+			}
+		}
+	})
+}
+
 // FuzzAgent explores a switch that answers anything: first the messages themselves, then
 // values of all types in well-formed ones.
 func FuzzAgent(f *testing.F) {

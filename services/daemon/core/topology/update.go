@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -87,8 +88,8 @@ func (d Discovery) Update(stored []Link, kind func(mac string) Kind, now time.Ti
 	return clean(all, kind)
 }
 
-// resolve replaces aliases by main MACs, and drops what is seen of no device and of the
-// device itself.
+// resolve replaces aliases by main MACs, and drops what is seen of no device, of the device
+// itself, and on ports that cannot be stored.
 func resolve(scans []Scan, kind func(mac string) Kind) []Scan {
 	aliases := Aliases(scans, kind)
 	resolved := make([]Scan, len(scans))
@@ -98,7 +99,7 @@ func resolve(scans []Scan, kind func(mac string) Kind) []Scan {
 				if main, is := aliases[s.MAC]; is {
 					s.MAC = main
 				}
-				if s.MAC != scan.MAC && kind(s.MAC) != None && s.Port != 0 {
+				if s.MAC != scan.MAC && kind(s.MAC) != None && s.Port > 0 && s.Port <= math.MaxInt32 {
 					kept = append(kept, s)
 				}
 			}
