@@ -69,6 +69,22 @@ func TestSwitch(t *testing.T) {
 	expect("walt device rescan switch1", 0, "Querying switch1                   OK")
 	expect("walt device tree", 0, "…", " └─4: (n3)", "…")
 
+	// What was found outlives server-main.
+	p.Kill("server-main")
+	p.Up("server-main")
+	p.Await()
+	expect("walt device tree", 0, "",
+		"-- switch1 --",
+		" ├─1: walt-server",
+		" ├─2: n1",
+		" ├─3: n2",
+		" └─4: (n3)",
+		"",
+		"notes:",
+		"- this view comes from last network scan (use 'walt device rescan' to update)",
+		"- devices marked with parentheses were not detected at last scan",
+		"…")
+
 	// server-blocking dies; a command in between fails or waits, none hangs.
 	p.Kill("server-blocking")
 	p.Up("server-blocking")

@@ -366,6 +366,29 @@ func TestCN09RescanAnswersNone(t *testing.T) {
 	}
 }
 
+// Scans, reports of nodes and removals at the same time leave links that are consistent.
+func TestRescansAtTheSameTime(t *testing.T) {
+	l := startLab(t, snmptest.Netgear, snmptest.Netgear)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() { l.rescan(t, "explorable-switches") })
+	}
+	all.Go(func() {
+		c := &call{client: newUser(nil), api: "NSAPI", peer: netip.MustParseAddr("192.168.152.12")}
+		if _, err := l.serve(t.Context(), c, "report_lldp_neighbor", pickle.Tuple{sw1MAC, "g3"}, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	all.Go(func() {
+		if _, err := l.do(t, newUser("alice"), "forget", "n3"); err != nil {
+			t.Error(err)
+		}
+	})
+	all.Wait()
+	l.rescan(t, "explorable-switches")
+	l.expectLinks(t, "scans", "sw1:2 n1", "sw1:3 n2", "sw2:7 sw1:8", "walt-server sw1:1")
+}
+
 // explorer answers for switches, as long as block is open.
 type explorer struct {
 	entered chan bool

@@ -86,7 +86,7 @@ func (s *Session) Numbering(ctx context.Context, lldp *LLDP) (Numbering, error) 
 		return n, err
 	}
 	for _, row := range rows {
-		if bridge, index, ok := numbered(row); ok {
+		if bridge, index, ok := numbered(row); ok && len(n.Bridge) < maxPorts {
 			n.Bridge[bridge] = index
 		}
 	}
@@ -154,31 +154,32 @@ func standardPorts(ctx context.Context, s *Session, n *Numbering) error {
 			locals = append(locals, localPort{port, bySubtype[port], id})
 		}
 	}
-	names := interfaceNames{}
-	for _, column := range []OID{ifName, ifDescr, ifPhysAddress} {
-		rows, err := s.optional(ctx, column)
+	names := interfaceNames{known: map[int]bool{}}
+	for _, by := range []struct {
+		column OID
+		index  *map[string]int
+	}{{ifName, &names.byName}, {ifDescr, &names.byDescription}, {ifPhysAddress, &names.byMAC}} {
+		rows, err := s.optional(ctx, by.column)
 		if err != nil {
 			return err
 		}
-		names.add(rows, column)
+		*by.index = names.index(rows)
 	}
 	n.correlate(locals, names)
 	return nil
 }
 
-// interfaceNames are the ways to name an interface, ordered by how well they tell.
+// interfaceNames are the ways to name an interface. The values are ifIndexes; 0 is that of a
+// name that several interfaces have.
 type interfaceNames struct {
-	byText []map[string]int // ifIndex; 0 if several have that name
-	byMAC  map[string]int
-	known  map[int]bool
+	byName, byDescription, byMAC map[string]int
+	known                        map[int]bool
 }
 
-func (names *interfaceNames) add(rows []Row, column OID) {
-	if names.known == nil {
-		names.known, names.byMAC = map[int]bool{}, map[string]int{}
-	}
+// index returns the interfaces by what they have in a column.
+func (names *interfaceNames) index(column []Row) map[string]int {
 	found := map[string]int{}
-	for _, row := range rows {
+	for _, row := range column {
 		index, ok := portOf(row.Index)
 		text, isText := row.Value.Bytes()
 		if !ok || !isText {
@@ -190,23 +191,18 @@ func (names *interfaceNames) add(rows []Row, column OID) {
 		}
 		found[string(text)] = index
 	}
-	if column.compare(ifPhysAddress) == 0 {
-		names.byMAC = found
-		return
-	}
-	names.byText = append(names.byText, found)
+	return found
 }
 
 func (names *interfaceNames) find(l localPort) int {
+	id := string(l.id)
 	if l.subtype == portMAC {
-		return names.byMAC[string(l.id)]
+		return names.byMAC[id]
 	}
-	for _, found := range names.byText {
-		if index := found[string(l.id)]; index != 0 {
-			return index
-		}
+	if index := names.byName[id]; index != 0 {
+		return index
 	}
-	return 0
+	return names.byDescription[id]
 }
 
 // correlate gives ports their interfaces and labels. No interface is given twice.

@@ -72,12 +72,11 @@ func TestStations(t *testing.T) {
 }
 
 func TestCorrelatePorts(t *testing.T) {
-	names := func(column OID, values map[string]any, names *interfaceNames) { names.add(rows(values), column) }
 	text := func(s string) []byte { return []byte(s) }
-	var known interfaceNames
-	names(ifName, map[string]any{"101": text("g1"), "102": text("g2"), "103": text("same"), "104": text("same"), "5": text("vlan5")}, &known)
-	names(ifDescr, map[string]any{"101": text("Port 1"), "103": text("Port 3")}, &known)
-	names(ifPhysAddress, map[string]any{"101": mac1, "102": mac1, "104": mac2}, &known)
+	known := interfaceNames{known: map[int]bool{}}
+	known.byName = known.index(rows(map[string]any{"101": text("g1"), "102": text("g2"), "103": text("same"), "104": text("same"), "5": text("vlan5")}))
+	known.byDescription = known.index(rows(map[string]any{"101": text("Port 1"), "103": text("Port 3")}))
+	known.byMAC = known.index(rows(map[string]any{"101": mac1, "102": mac1, "104": mac2}))
 	n := Numbering{Interfaces: map[int]int{}, Labels: map[string]int{}, Bridge: map[int]int{6: 106, 7: 101}}
 	n.correlate([]localPort{
 		{1, 5, text("g1")},

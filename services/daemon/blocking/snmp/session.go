@@ -173,11 +173,11 @@ type Row struct {
 }
 
 // Value is what an agent says of an object.
-type Value struct{ any any }
+type Value struct{ raw any }
 
 // Int returns an integer, counter or gauge.
 func (v Value) Int() (int64, bool) {
-	switch n := v.any.(type) {
+	switch n := v.raw.(type) {
 	case int:
 		return int64(n), true
 	case uint:
@@ -190,13 +190,13 @@ func (v Value) Int() (int64, bool) {
 
 // Bytes returns an octet string.
 func (v Value) Bytes() ([]byte, bool) {
-	b, ok := v.any.([]byte)
+	b, ok := v.raw.([]byte)
 	return b, ok
 }
 
 // OID returns an object identifier.
 func (v Value) OID() (string, bool) {
-	s, ok := v.any.(string)
+	s, ok := v.raw.(string)
 	return s, ok
 }
 
@@ -269,7 +269,7 @@ func (s *Session) Walk(ctx context.Context, column OID) ([]Row, error) {
 		if !more {
 			break
 		}
-		last = append(column[:len(column):len(column)], rows[len(rows)-1].Index...)
+		last = column.with(rows[len(rows)-1].Index...)
 	}
 	if len(rows) == 0 {
 		return nil, s.known(ctx, column)
