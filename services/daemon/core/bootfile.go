@@ -45,6 +45,24 @@ func (s *stream) bootFile() error {
 	return err
 }
 
+// vpnNodeImage refuses the image of a VPN node's SD card, which no program of walt 10.0
+// asks for any more (node-protocols §3.6).
+func (s *stream) vpnNodeImage() error {
+	p, err := s.ready()
+	if err != nil {
+		return err
+	}
+	answer := "ERR This server makes no images of VPN nodes.\n"
+	switch {
+	case p.get("model") == nil || p.get("entrypoint") == nil:
+		answer = "ERR Invalid request!\n"
+	case p.text("model") != "rpi-3-b-plus":
+		answer = "ERR Only rpi-3-b-plus boards can be used as a WalT node.\n"
+	}
+	_, err = io.WriteString(s.conn, answer)
+	return err
+}
+
 // openBootFile opens a file of the boot folder of a node. Links may lead elsewhere in its
 // image, nowhere else.
 func (s *stream) openBootFile(node *registry.Device, name string) (*os.File, fs.FileInfo, error) {

@@ -50,6 +50,7 @@ var requests = map[rpc.Request]request{
 	rpc.TarToNode:          {true, (*stream).tarToNode},
 	rpc.TCPToNode:          {true, (*stream).tcpToNode},
 	rpc.FakeTFTPGet:        {false, (*stream).bootFile},
+	rpc.VPNNodeImage:       {false, (*stream).vpnNodeImage},
 	rpc.NotifyBootupStatus: {false, func(s *stream) error { s.boots.Serve(s, s.conn.TCPConn, s.conn.R); return nil }},
 	rpc.DeviceShell:        {true, (*stream).deviceShell},
 	rpc.TarForImageBuild:   {true, (*stream).tarForImageBuild},

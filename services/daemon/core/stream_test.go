@@ -597,6 +597,25 @@ func TestDefectS3BootFiles(t *testing.T) {
 
 func TestDefectN5BootFiles(t *testing.T) { TestDefectS3BootFiles(t) }
 
+func TestVPNNodeImageIsRefused(t *testing.T) {
+	p := start(t, nil)
+	address := p.listen(t)
+	for _, test := range []struct {
+		parameters *pickle.Dict
+		want       string
+	}{
+		{pickle.NewDict("model", "rpi-3-b-plus"), "Invalid request!"},
+		{pickle.NewDict("model", "rpi-5-b", "entrypoint", "x"), "Only rpi-3-b-plus boards can be used as a WalT node."},
+		{pickle.NewDict("model", "rpi-3-b-plus", "entrypoint", "$(id)"), "This server makes no images of VPN nodes."},
+	} {
+		s := dial(t, address, rpc.VPNNodeImage)
+		s.Send(test.parameters)
+		if got := answer(t, s); got != "READY\nERR "+test.want+"\n" {
+			t.Errorf("%v: %q", show(test.parameters), got)
+		}
+	}
+}
+
 // from opens a stream as a peer of another address.
 func (p *platform) from(t testing.TB, peer string, request rpc.Request) *client.Stream {
 	t.Helper()
