@@ -131,25 +131,27 @@ func TestDemotion(t *testing.T) {
 // TestPasswordIsSecret: what is said of a database that cannot be used does not tell
 // its password.
 func TestPasswordIsSecret(t *testing.T) {
-	printed := capture(t)
 	p := dbtest.StartExternal(t, password)
-	for _, url := range []string{
-		"postgres://owner:wrong%2Fsecret@" + p.Address() + "/platform?sslmode=disable",
-		"postgres://owner:wrong%2Fsecret@127.0.0.1:1/platform?sslmode=disable",
-		"postgres://owner:wrong%2Fsecret@" + p.Address() + "/none?sslmode=disable",
-	} {
-		c := external(t, url)
-		dbtest.Wait(t, "the reason", func(ctx context.Context) error {
-			err := c.Ping(ctx)
-			if err == nil || strings.Contains(err.Error(), "just started") {
-				return fmt.Errorf("Ping: %v", err)
-			}
-			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("Ping: %v", err)
-			}
-			return nil
-		})
-	}
+	printed := capture(t)
+	t.Run("servers", func(t *testing.T) { // which have ended when it ends
+		for _, url := range []string{
+			"postgres://owner:wrong%2Fsecret@" + p.Address() + "/platform?sslmode=disable",
+			"postgres://owner:wrong%2Fsecret@127.0.0.1:1/platform?sslmode=disable",
+			"postgres://owner:wrong%2Fsecret@" + p.Address() + "/none?sslmode=disable",
+		} {
+			c := external(t, url)
+			dbtest.Wait(t, "the reason", func(ctx context.Context) error {
+				err := c.Ping(ctx)
+				if err == nil || strings.Contains(err.Error(), "just started") {
+					return fmt.Errorf("Ping: %v", err)
+				}
+				if strings.Contains(err.Error(), "secret") {
+					t.Errorf("Ping: %v", err)
+				}
+				return nil
+			})
+		}
+	})
 	err := db.Main(t.Context(), []string{"-dsn", "postgres://owner:wrong%2Fsecret@127.0.0.1:x/db", "-socket-dir", t.TempDir()})
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("an invalid URL: %v", err)

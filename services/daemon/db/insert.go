@@ -25,6 +25,9 @@ func (s *store) insertLines(ctx context.Context, rows []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := s.hasSpace(); err != nil {
+		return err
+	}
 	slices.Sort(streams)
 	streams = slices.Compact(streams)
 	err = s.copyRows(ctx, rows, streams)

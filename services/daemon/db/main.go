@@ -52,6 +52,7 @@ func Main(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("server-db", flag.ContinueOnError)
 	dsn := flags.String("dsn", "", "database, as a libpq connection string or URL (default: that of the site file, else the appliance's own)")
 	site := flags.String("site", "/run/walt/site.hcl", "site file")
+	disk := flags.String("disk", "/var/lib/postgresql", "folder on the disk of the appliance's own database, which log lines must not fill")
 	dir := flags.String("socket-dir", filepath.Dir(Socket), "folder of the socket, if the supervisor passes none")
 	tracing := flags.String("trackexec", trackexec.Root, trackexec.Usage)
 	if err := flags.Parse(args); err != nil {
@@ -64,6 +65,7 @@ func Main(ctx context.Context, args []string) error {
 	if *dsn != "" {
 		o.dsn = *dsn
 	}
+	o.disk = *disk
 	ln, err := notify.UnixListener("db", *dir)
 	if err != nil {
 		return err

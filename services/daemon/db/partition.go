@@ -343,6 +343,6 @@ func (s *store) dropOld(ctx context.Context, now time.Time, limits retention) er
 	if err != nil {
 		return err
 	}
-	s.report(fmt.Sprintf("log lines before %s were dropped, as %s of the site file asks: %d MB", begin.UTC().Format(time.DateTime+" UTC"), reason, (size+1<<19)>>20))
+	s.report(fmt.Sprintf("log lines before %s were dropped, as %s of the site file asks: %d MB", begin.UTC().Format(time.DateTime+" UTC"), reason, (size+1<<20-1)>>20))
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -40,7 +41,29 @@ type options struct {
 	dsn       string
 	zone      string // of the times in databases before version 10.0
 	retention retention
+	disk      string // folder on the disk of our own database; "": not known
 	now       func() time.Time
+}
+
+// reserve is the space of a disk that log lines leave to the rest. Without it PostgreSQL
+// could not write its journal, and would stop altogether.
+const reserve = 128 << 20
+
+// hasSpace tells whether there is room for log lines.
+func (s *store) hasSpace() error {
+	if s.disk == "" || !s.own() {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.disk, &fs); err != nil {
+		return nil // PostgreSQL will tell
+	}
+	// A small disk keeps a sixteenth.
+	unit := uint64(fs.Bsize)
+	if left := fs.Bavail * unit; left < min(reserve, fs.Blocks*unit/16) {
+		return fmt.Errorf("cannot store log lines: no space left on the disk of the database but %d MB, which are for the rest; drop old lines (max_size or max_age in the site file) or enlarge the disk", left>>20)
+	}
+	return nil
 }
 
 // report tells administrators and users, on stream platform.logs, what happened to log

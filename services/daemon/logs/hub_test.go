@@ -367,9 +367,9 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestBackPressure: a sender faster than the database waits; nothing is lost, and
+// TestDefectS4NoAliasingUnderBackPressure: a sender faster than the database waits; nothing is lost, and
 // lines already taken are not changed by those that follow (D4, aliasing).
-func TestBackPressure(t *testing.T) {
+func TestDefectS4NoAliasingUnderBackPressure(t *testing.T) {
 	m := &memory{gate: make(chan struct{})}
 	h, w := newHub(m)
 	stop := run(t, h)

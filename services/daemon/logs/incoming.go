@@ -73,11 +73,15 @@ func (h *Hub) ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
 		conn.SetReadDeadline(time.Now().Add(headerTimeout))
 	}
 	name, err := rpc.ReadLine(r, maxHeader)
-	if err != nil {
-		return
+	var mode string
+	if err == nil {
+		mode, err = rpc.ReadLine(r, maxHeader)
 	}
-	mode, err := rpc.ReadLine(r, maxHeader)
 	if err != nil {
+		// Its sender finds a connection closed while it writes, and not why.
+		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			h.config.Warn("log stream of %v refused: its two header lines did not come within %v", conn.RemoteAddr(), headerTimeout)
+		}
 		return
 	}
 	device, ok := h.config.ByIP(peerIP(conn.RemoteAddr()))
@@ -182,16 +186,7 @@ func (in *incoming) split(data []byte, now time.Time, last bool) (l lines, end b
 		in.partial = append(in.partial, data...)
 	}
 	if len(in.partial) > MaxLine {
-		// Its end may be in the middle of a character: leave that for the next read.
-		n := len(in.partial)
-		for back := 1; back <= 3; back++ {
-			if c := in.partial[n-back]; c >= 0xc0 {
-				n -= back
-				break
-			} else if c < 0x80 {
-				break
-			}
-		}
+		n := whole(in.partial)
 		at := in.cutAt
 		if part := in.stamp(&l, in.partial[:n], now, false); at.IsZero() {
 			at = part
@@ -200,6 +195,20 @@ func (in *incoming) split(data []byte, now time.Time, last bool) (l lines, end b
 		in.partial = append(in.partial[:0], in.partial[n:]...)
 	}
 	return l, false
+}
+
+// whole returns how much of a text does not end in the middle of a character, as far
+// as the end of the text tells.
+func whole(text []byte) int {
+	n := len(text)
+	for back := 1; back <= min(3, n); back++ {
+		if c := text[n-back]; c >= 0xc0 {
+			return n - back
+		} else if c < 0x80 {
+			break
+		}
+	}
+	return n
 }
 
 // stamp appends the line or lines that a text makes, with its own time or now, which

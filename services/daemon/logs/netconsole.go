@@ -14,6 +14,12 @@ import (
 // netconsoleStream is the stream of kernel messages sent by UDP.
 const netconsoleStream = "netconsole"
 
+// Bounds of what waits for the end of its line: bytes of one device, and devices.
+const (
+	maxPartial  = 16 << 10
+	maxPartials = 1024
+)
+
 // ServeNetconsole reads netconsole datagrams (node-protocols 3.7) until ctx ends.
 // Text of one device is cut at line feeds, wherever datagrams end. It closes conn.
 func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error {
@@ -38,12 +44,13 @@ func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error {
 		}
 		text := append(partial[device.MAC], buf[:n]...)
 		end := bytes.LastIndexByte(text, '\n') + 1
-		if end == 0 && len(text) > MaxLine {
-			end = len(text)
+		if len(text)-end > maxPartial || len(partial) >= maxPartials && partial[device.MAC] == nil {
+			end = whole(text) // what cannot be kept is a line
 		}
-		rest := bytes.Clone(text[end:])
-		if partial[device.MAC] = rest; len(rest) == 0 {
+		if rest := bytes.Clone(text[end:]); len(rest) == 0 {
 			delete(partial, device.MAC)
+		} else {
+			partial[device.MAC] = rest
 		}
 		if end == 0 {
 			continue
