@@ -3,6 +3,8 @@ package core
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,15 +44,15 @@ type streamMeasure struct {
 
 func (d *Daemon) newMeasures() *measures {
 	m := &measures{set: metrics.New("server-main"), calls: map[*method]*callMeasure{}, streams: map[rpc.Request]*streamMeasure{}}
-	for api, methods := range apis {
-		for name, method := range methods {
-			m.calls[method] = &callMeasure{
+	for _, api := range slices.Sorted(maps.Keys(apis)) {
+		for _, name := range slices.Sorted(maps.Keys(apis[api])) {
+			m.calls[apis[api][name]] = &callMeasure{
 				m.set.Durations("walt_call_duration_seconds", "Calls of the API, by how long they took.", "api", api, "method", name),
 				m.set.Counter("walt_call_failures_total", "Calls of the API that ended with an exception.", "api", api, "method", name),
 			}
 		}
 	}
-	for id := range requests {
+	for _, id := range slices.Sorted(maps.Keys(requests)) {
 		s := &streamMeasure{all: m.set.Counter("walt_streams_total", "Streams of TCP 12347 served, by kind.", "kind", id.String())}
 		m.set.Func(func() []metrics.Family {
 			return []metrics.Family{metrics.Gauge("walt_streams", "Streams of TCP 12347 that are open, by kind.",
