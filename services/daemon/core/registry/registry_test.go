@@ -271,3 +271,49 @@ func BenchmarkBoot(b *testing.B) {
 		}
 	}
 }
+
+// TestDefectS10AddressesInsideTheNetwork: a switch that is given another address of
+// walt-net is not lost; the address of a node never changes.
+func TestDefectS10AddressesInsideTheNetwork(t *testing.T) {
+	r := platform()
+	r.Put(db.Device{MAC: "02:00:00:00:00:0a", IP: "192.168.152.20", Name: "sw2", Type: Switch})
+	for _, test := range []struct{ mac, ip, want string }{
+		{"02:00:00:00:00:0a", "192.168.152.21", "192.168.152.21"},
+		{"02:00:00:00:00:0a", "192.168.152.2", "192.168.152.20"}, // of another device
+		{"02:00:00:00:00:0a", "10.0.0.9", "192.168.152.20"},
+		{"02:00:00:00:00:0a", "192.168.152.255", "192.168.152.20"},
+		{"02:00:00:00:00:0a", "", "192.168.152.20"},
+		{"02:00:00:00:00:02", "192.168.152.22", "192.168.152.2"}, // a node
+		{"02:00:00:00:00:01", "192.168.152.22", "192.168.152.1"}, // the server
+	} {
+		c, err := r.View().Register(Sighting{MAC: test.mac, IP: test.ip}, func(string) bool { return true })
+		if err != nil || c.Device.IP != test.want || c.Changed != (test.ip == test.want) {
+			t.Errorf("%s seen at %q is at %q (changed: %v), %v; want %q", test.mac, test.ip, c.Device.IP, c.Changed, err, test.want)
+		}
+	}
+}
+
+// FuzzRegister: whatever a device says of itself, its name is valid and its own.
+func FuzzRegister(f *testing.F) {
+	f.Add("walt.node.rpi-b", "", "192.168.152.9", "02:00:00:00:00:99", "kitchen.example.org")
+	f.Add("", "walt.node", "", "6c:b0:ce:00:00:01", "server")
+	f.Add("x", "y", "fe80::1", "02-00-00-00-00-99", "vn1")
+	v := platform().View()
+	f.Fuzz(func(t *testing.T, vci, uci, ip, mac, name string) {
+		for _, known := range []bool{true, false} {
+			c, err := v.Register(Sighting{VCI: vci, UCI: uci, IP: ip, MAC: mac, Name: name}, func(string) bool { return known })
+			if err != nil {
+				continue
+			}
+			if !ValidName(c.Device.Name) {
+				t.Fatalf("a device named %q", c.Device.Name)
+			}
+			if other := v.ByName(c.Device.Name); other != nil && other.MAC != c.Device.MAC {
+				t.Fatalf("two devices named %q", c.Device.Name)
+			}
+			if c.Device.Type == Node && c.Device.Image == "" {
+				t.Fatalf("a node without image: %+v", c.Device)
+			}
+		}
+	})
+}

@@ -209,3 +209,35 @@ func TestCommon(t *testing.T) {
 		t.Errorf("Common = %q", got)
 	}
 }
+
+func FuzzSettings(f *testing.F) {
+	for _, s := range table {
+		f.Add(s.name, "true")
+		f.Add(s.name, "8G[template=ext4],1T")
+		f.Add(s.name, "walt-net,home[lat=8ms,bw=1Gbps]")
+		f.Add(s.name, "80:8081")
+		f.Add(s.name, "60")
+	}
+	v := platform()
+	f.Fuzz(func(t *testing.T, name, value string) {
+		for _, device := range v.Devices() {
+			plan, err := Check(v, []*registry.Device{device}, []string{name}, map[string]string{name: value})
+			if err != nil {
+				if refusal, ok := err.(*text.Refusal); !ok || !strings.HasSuffix(refusal.Text, "\n") {
+					t.Fatalf("%s=%q for %s: %v", name, value, device.Name, err)
+				}
+				continue
+			}
+			stored, given := plan.Conf[name]
+			if !given && name != "type" {
+				t.Fatalf("%s=%q for %s is lost", name, value, device.Name)
+			}
+			// What is shown can be set again.
+			if shown := valueText(name, stored); given && shown != "<unspecified>" {
+				if _, err := Check(v, []*registry.Device{device}, []string{name}, map[string]string{name: shown}); err != nil {
+					t.Fatalf("%s=%q is shown as %q, which is refused: %v", name, value, shown, err)
+				}
+			}
+		}
+	})
+}
