@@ -284,8 +284,8 @@ func poeReboot(ctx context.Context, r *reboot) error {
 			on = append(on, port)
 		}
 	}
-	r.cycling.RLock() // the daemon does not end before the ports are on again
-	defer r.cycling.RUnlock()
+	r.cycles.begin() // the daemon does not end before the ports are on again
+	defer r.cycles.end()
 	pause := false
 	for i, err := range r.cut(ctx, on, offForReboot) {
 		for _, node := range fed[place{on[i].Switch.MAC, on[i].Port}] {

@@ -144,10 +144,10 @@ type Daemon struct {
 	giving   chan struct{}                  // holds a value for each client that is being given wheels
 	hub      atomic.Pointer[connector.Peer] // server-hub, nil before it has connected
 
-	statuses sync.Mutex   // held to change whether a node is booted
-	cycling  sync.RWMutex // held for reading while ports are off for a reboot
-	writing  sync.Mutex   // held to change devices or images: the database, then the registry
+	statuses sync.Mutex // held to change whether a node is booted
+	writing  sync.Mutex // held to change devices or images: the database, then the registry
 	tables   tables
+	cycles   cycles
 }
 
 // tables are those of the database that no other place holds. They are guarded by mu.
@@ -201,22 +201,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		d.monitor.Run(ctx)
 	})
 	all.Wait()
-	d.waitPower()
-}
-
-// waitPower lets reboots give power back to the ports that they have cut, for a bounded
-// time: what stays off is switched on at the next start.
-func (d *Daemon) waitPower() {
-	idle := make(chan bool)
-	go func() {
-		d.cycling.Lock()
-		defer d.cycling.Unlock()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-time.After(endTimeout):
-	}
+	d.cycles.wait(endTimeout)
 }
 
 // Call serves one call of a session: session.Backend.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
@@ -119,4 +120,42 @@ func (d *Daemon) offPorts(keep func(db.PoEOff) bool) []PoEPort {
 	}
 	slices.SortFunc(ports, comparePorts)
 	return ports
+}
+
+// cycles counts the reboots that have ports off for a moment. What stays off at the end of
+// the daemon is switched on at its next start.
+type cycles struct {
+	mu   sync.Mutex
+	open int
+	none chan struct{} // closed when open gets 0
+}
+
+func (c *cycles) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open++; c.open == 1 {
+		c.none = make(chan struct{})
+	}
+}
+
+func (c *cycles) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open--; c.open == 0 {
+		close(c.none)
+	}
+}
+
+// wait returns when no reboot has ports off, or after the timeout.
+func (c *cycles) wait(timeout time.Duration) {
+	c.mu.Lock()
+	open, none := c.open, c.none
+	c.mu.Unlock()
+	if open == 0 {
+		return
+	}
+	select {
+	case <-none:
+	case <-time.After(timeout):
+	}
 }

@@ -310,3 +310,25 @@ func TestPortsAreRestoredAtStart(t *testing.T) {
 		}
 	})
 }
+
+// TestDaemonEndsWithPortsOn: a daemon that is told to end while ports are off for a reboot
+// switches them on first.
+func TestDaemonEndsWithPortsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var board *switchboard
+		var rebooted sync.WaitGroup
+		t.Cleanup(func() { // after the end of the daemon
+			board.expect(t, "reboot", "0s sw:1 false", "2s sw:1 true")
+			rebooted.Wait()
+		})
+		var p *platform
+		p, board = startPowered(t)
+		ctx := context.WithoutCancel(t.Context())
+		rebooted.Go(func() {
+			if result, err := p.serve(ctx, &call{client: newUser("alice"), api: "CSAPI"}, "reboot_nodes", []any{"n1", true}, nil); result != "OK" || err != nil {
+				t.Errorf("reboot_nodes = %v, %v", result, err)
+			}
+		})
+		time.Sleep(time.Second)
+	})
+}
