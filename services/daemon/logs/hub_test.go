@@ -264,6 +264,25 @@ func TestIncomingStamps(t *testing.T) {
 	}
 }
 
+// Lines received at once can be told apart, and so put in order, by their time.
+func TestIncomingOrder(t *testing.T) {
+	in := &incoming{}
+	now := time.Now()
+	var latest time.Time
+	for _, read := range []string{"a\nb\nc\n", "d\ne\n"} {
+		l, _ := in.split([]byte(read), now, false)
+		for at, text := range l.rows.All() {
+			if !at.After(latest) {
+				t.Errorf("line %q is of %v, the one before of %v", text, at, latest)
+			}
+			latest = at
+		}
+	}
+	if late := latest.Sub(now); late > time.Millisecond {
+		t.Errorf("the last line is %v late", late)
+	}
+}
+
 func TestIncomingRefused(t *testing.T) {
 	m := &memory{}
 	h, _ := newHub(m)

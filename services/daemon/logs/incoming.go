@@ -58,6 +58,7 @@ type incoming struct {
 
 	partial []byte    // of a line whose end has not come yet
 	cutAt   time.Time // stamp of the line whose first part was cut off; zero: none
+	latest  time.Time // of the lines that have the time of their arrival
 
 	keep   sync.Mutex
 	kept   string // name under which the supervisor has the connection
@@ -220,11 +221,25 @@ func (in *incoming) stamp(l *lines, text []byte, now time.Time, clean bool) time
 		at, in.cutAt = in.cutAt, time.Time{}
 	case in.stamped:
 		at, text = parseStamp(text, now)
+	default:
+		at = in.arrival(now)
 	}
 	if !clean && !isClean(text) {
 		text = []byte(db.Clean(string(text)))
 	}
 	l.add(at, text)
+	return at
+}
+
+// arrival is the time of a line that has come now. Lines of one stream are a microsecond
+// apart at least: the database gives them back by their time, and those of one time in
+// any order.
+func (in *incoming) arrival(now time.Time) time.Time {
+	at := now.Truncate(time.Microsecond)
+	if !at.After(in.latest) {
+		at = in.latest.Add(time.Microsecond)
+	}
+	in.latest = at
 	return at
 }
 
