@@ -30,7 +30,7 @@ type lab struct {
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{switches: map[netip.Addr]*snmptest.Switch{}, cache: filepath.Join(t.TempDir(), "switches.json"), timeout: 200 * time.Millisecond}
+	l := &lab{switches: map[netip.Addr]*snmptest.Switch{}, cache: filepath.Join(t.TempDir(), "switches.json"), timeout: 500 * time.Millisecond}
 	l.start(t)
 	return l
 }
@@ -111,6 +111,7 @@ func (l *lab) power(t *testing.T, sw Switch, on bool, ports ...int) []string {
 }
 
 func TestExplore(t *testing.T) {
+	t.Parallel() // silence takes its time
 	l := newLab(t)
 	sim, sw := l.add(t, 1, snmptest.Netgear)
 	sim.Neighbor(1, "02:00:00:00:00:01", "192.168.152.1", "walt-server")
@@ -201,6 +202,7 @@ func TestDefectN11CommunityOfAnyCharacters(t *testing.T) {
 }
 
 func TestPowerThatFails(t *testing.T) {
+	t.Parallel() // silence takes its time
 	l := newLab(t)
 	sim, sw := l.add(t, 1, snmptest.Netgear)
 	sim.Feed(1)
@@ -279,6 +281,7 @@ func TestBrokenCacheIsDropped(t *testing.T) {
 }
 
 func TestManySwitchesAtTheSameTime(t *testing.T) {
+	t.Parallel() // silence takes its time
 	const n = 100
 	l := newLab(t)
 	l.timeout = time.Second // the machine may be slower than the switches

@@ -88,7 +88,7 @@ func serveBlocking(t *testing.T, agents map[string]*snmptest.Switch) *blocking.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	talker := &snmp.Client{Timeout: 300 * time.Millisecond, Retries: 2, Dial: func(ctx context.Context, address netip.Addr) (net.Conn, error) {
+	talker := &snmp.Client{Timeout: time.Second, Retries: 2, Dial: func(ctx context.Context, address netip.Addr) (net.Conn, error) {
 		sw := agents[address.String()]
 		if sw == nil {
 			return nil, errors.New("no such switch")

@@ -21,7 +21,7 @@ func session(t testing.TB, a *snmptest.Agent, version int, community string) *Se
 			var d net.Dialer
 			return d.DialContext(ctx, "udp", a.Address().String())
 		},
-		Timeout: 200 * time.Millisecond, Retries: 2,
+		Timeout: time.Second, Retries: 2,
 	}
 	s, err := c.Open(t.Context(), Target{netip.MustParseAddr("127.0.0.1"), version, community})
 	if err != nil {
