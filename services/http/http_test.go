@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +29,8 @@ import (
 // platform is a state whose daemon answers image and log requests.
 type platform struct {
 	*state.Watcher
-	asked   []any
+	mu      sync.Mutex
+	asked   []any // guarded by mu
 	away    bool
 	missing []state.NotReady
 	// logs sends the parts of a history; nil: one line.
@@ -40,7 +42,9 @@ func (p *platform) Stream(ctx context.Context, method string, arg any, take func
 	if p.away || method != state.StreamLogs {
 		return errors.New("the other process went away")
 	}
+	p.mu.Lock()
 	p.asked = append(p.asked, arg)
+	p.mu.Unlock()
 	send := func(part state.LogsPart) error {
 		encoded, err := connector.Encode(part)
 		if err != nil {
@@ -61,7 +65,9 @@ func (p *platform) Call(_ context.Context, method string, arg, reply any) error 
 	if p.away {
 		return errors.New("the other process went away")
 	}
+	p.mu.Lock()
 	p.asked = append(p.asked, arg)
+	p.mu.Unlock()
 	switch reply := reply.(type) {
 	case *[]state.Image:
 		*reply = []state.Image{

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/bootfile"
 	"github.com/waltos/waltos/services/state"
@@ -389,4 +390,79 @@ func FuzzLogsRequest(f *testing.F) {
 			t.Fatalf("%q: %+v, %v", query, request, unit)
 		}
 	})
+}
+
+// TestHistoriesTakeTurns shows that only so many histories are read at the same time.
+func TestHistoriesTakeTurns(t *testing.T) {
+	_, p := newPlatform(t)
+	begun, release := make(chan struct{}), make(chan struct{})
+	p.logs = func(ctx context.Context, send func(state.LogsPart) error) error {
+		select {
+		case begun <- struct{}{}:
+		case <-ctx.Done():
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return send(state.LogsPart{})
+	}
+	address := serveOn(t, p)
+	ended := make(chan error, maxHistories+1)
+	for range maxHistories + 1 {
+		go func() {
+			r, err := nethttp.Get("http://" + address + logsTarget)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r.Body)
+				r.Body.Close()
+			}
+			ended <- err
+		}()
+	}
+	for range maxHistories {
+		<-begun
+	}
+	select {
+	case <-begun:
+		t.Error("one more is read")
+	case release <- struct{}{}:
+		<-begun // its turn has come
+	}
+	close(release)
+	for range maxHistories + 1 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestImpatience shows that the kernel ends connections whose clients take nothing.
+func TestImpatience(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := impatient{ln}.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set int
+	var failed error
+	if err := raw.Control(func(fd uintptr) { set, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) }); err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil || time.Duration(set)*time.Millisecond != stallTimeout {
+		t.Errorf("%d ms, %v", set, failed)
+	}
 }
