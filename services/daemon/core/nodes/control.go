@@ -1,7 +1,8 @@
 // Package nodes is what the server holds with each node: requests to its control service
 // (TCP 12346, node-protocols §4.1), the connection that says it is booted (request 14 of
-// TCP 12347, §3.4), and the time it is given to boot (server-state §2.9). It knows nodes
-// by their addresses only; names and logs are its caller's business.
+// TCP 12347, §3.4), the time it is given to boot (server-state §2.9) and that it is left
+// alone (§2.13). It knows nodes by their addresses only; names and logs are its caller's
+// business.
 //
 // Bytes of nodes are bounded and never trusted: an answer is one line of at most
 // maxReply bytes, and what follows the first byte of a boot notification is ignored.
