@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 // Methods of this protocol, over services/daemon/connector. A snapshot travels as the
@@ -22,7 +23,7 @@ var errUnknownMethod = errors.New("no such method")
 
 // Serve answers the watchers that connect to ln, until ctx ends.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	return connector.Listen(ctx, ln, s.handle)
+	return connector.Listen(ctx, ln, trackexec.From(ctx).Handler(trackexec.Request, s.handle))
 }
 
 func (s *Server) handle(ctx context.Context, p *connector.Peer, method string, body []byte) (any, error) {

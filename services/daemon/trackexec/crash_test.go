@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -266,9 +268,76 @@ func TestConcurrentUse(t *testing.T) {
 	r.Close()
 	counts := map[string]int{}
 	for _, e := range events(t, filepath.Join(root, latestName, Beginner)) {
-		counts[e.Name]++
+		if e.State != format.Open { // one that lasts is told twice
+			counts[e.Name]++
+		}
 	}
 	if counts["request"] != tasks*steps || counts["step"] != 2*tasks*steps {
 		t.Errorf("got %v", counts)
+	}
+}
+
+// TestFoldersAreGiven: the user of a process owns its folder and can reach it, whatever the
+// administrator made.
+func TestFoldersAreGiven(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders away")
+	}
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Skipf("this machine has no other user: %v", err)
+	}
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run, err := beginRun(root, 8, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	for _, path := range []string{root, run.Name()} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o111 != 0o111 {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+	given := filepath.Join(root, "given")
+	if err := makeFolder(given, "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; fmt.Sprint(owner) != nobody.Uid {
+		t.Errorf("it belongs to %d", owner)
+	}
+}
+
+// TestOldRunsAreRemoved keeps the latest ones, and what is no run.
+func TestOldRunsAreRemoved(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "mine"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	for _, second := range []int{0, 0, 3, 4, 5, -9} { // two at once, and one with a clock that is late
+		run, err := beginRun(root, 3, now.Add(time.Duration(second)*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run.Close()
+	}
+	files, err := filepath.Glob(filepath.Join(root, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, filepath.Base(f))
+	}
+	latest, err := os.Readlink(filepath.Join(root, latestName))
+	if want := "261122-095951 261122-100004 261122-100005 latest mine"; strings.Join(names, " ") != want || latest != "261122-095951" {
+		t.Errorf("%s is the latest of %q, %v; want %s", latest, names, err, want)
 	}
 }

@@ -72,6 +72,14 @@ func (r *Recorder) Context(ctx context.Context) context.Context {
 	return &spanContext{Context: ctx, span: Span{recorder: r, ended: true}}
 }
 
+// From returns the recorder of a context, or nil.
+func From(ctx context.Context) *Recorder {
+	if s, ok := ctx.Value(spanKey{}).(*Span); ok {
+		return s.recorder
+	}
+	return nil
+}
+
 // Begin begins an operation within the one that ctx is of, if any. The context returned is
 // for what is done within the operation, which must End.
 func (r *Recorder) Begin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
@@ -83,7 +91,7 @@ func (r *Recorder) Begin(ctx context.Context, kind format.Kind, name string) (co
 
 func (r *Recorder) beginWithin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
 	parent, _ := ctx.Value(spanKey{}).(*Span)
-	return r.begin(ctx, parent, format.Event{Kind: kind, Name: name, Number: -1})
+	return r.begin(ctx, parent, kind, name, "", -1)
 }
 
 // Request begins a call of an API in a session, which is within no other operation. It is
@@ -92,13 +100,16 @@ func (r *Recorder) Request(ctx context.Context, api, method string, session uint
 	if r == nil {
 		return ctx, nil
 	}
-	return r.begin(ctx, nil, format.Event{Kind: format.Request, Name: method, Detail: api, Number: int64(session)})
+	return r.begin(ctx, nil, format.Request, method, api, int64(session))
 }
 
 func (r *Recorder) now() time.Duration { return time.Since(r.base) }
 
 // begin begins an operation that is within parent, if there is one.
-func (r *Recorder) begin(ctx context.Context, parent *Span, e format.Event) (context.Context, *Span) {
+func (r *Recorder) begin(ctx context.Context, parent *Span, kind format.Kind, name, detail string, number int64) (context.Context, *Span) {
+	c := &spanContext{Context: ctx}
+	s, e := &c.span, &c.span.event
+	s.recorder, e.Kind, e.Name, e.Detail, e.Number = r, kind, name, detail, number
 	if parent != nil && parent.event.ID != 0 {
 		e.Parent = parent.event.ID
 		e.Depth = parent.event.Depth
@@ -108,22 +119,21 @@ func (r *Recorder) begin(ctx context.Context, parent *Span, e format.Event) (con
 	}
 	now := r.now()
 	e.Start = int64(now)
-	c := &spanContext{Context: ctx, span: Span{recorder: r, event: e}}
-	s := &c.span
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.off {
+		r.mu.Unlock()
 		return ctx, nil
 	}
-	s.event.ID = r.newID()
+	e.ID = r.newID()
 	s.next, s.prev = &r.young, r.young.prev
 	s.prev.next, s.next.prev = s, s
-	if e.Kind != format.Stream {
+	if kind != format.Stream {
 		if gap := now - r.idle; r.busy == 0 && gap >= idleness {
 			r.record(&format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: int64(r.idle), Duration: int64(gap), Number: -1})
 		}
 		r.busy++
 	}
+	r.mu.Unlock()
 	return c, s
 }
 
@@ -191,8 +201,8 @@ func (s *Span) end(err error) {
 	}
 	now := r.now()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if s.ended {
+		r.mu.Unlock()
 		return
 	}
 	s.ended = true
@@ -209,6 +219,7 @@ func (s *Span) end(err error) {
 	if !r.off {
 		r.record(e)
 	}
+	r.mu.Unlock()
 }
 
 // leave takes an operation out of the ring of the young; r.mu is held.
@@ -262,11 +273,17 @@ func (r *Recorder) turnOff() {
 	r.off, r.full, r.spare = true, nil, nil
 }
 
+// closeTime is how long Close waits for a disk that does not answer.
+const closeTime = 5 * time.Second
+
 // Close writes what is left, and the beginnings of what is still under way.
 func (r *Recorder) Close() {
 	if r == nil {
 		return
 	}
 	r.once.Do(func() { close(r.stop) })
-	<-r.ended
+	select {
+	case <-r.ended:
+	case <-time.After(closeTime):
+	}
 }

@@ -140,7 +140,7 @@ func beginRun(root string, keep int, now time.Time) (_ *os.File, err error) {
 	if err := os.Rename(draft, filepath.Join(root, latestName)); err != nil {
 		return nil, err
 	}
-	return held, removeRuns(root, keep)
+	return held, removeRuns(root, keep, filepath.Base(run))
 }
 
 // makeFolder makes the folder of a process. Where its user does not exist, all processes
@@ -164,20 +164,20 @@ func makeFolder(path, owner string) error {
 	return os.Chown(path, uid, gid)
 }
 
-// removeRuns removes the oldest runs.
-func removeRuns(root string, keep int) error {
+// removeRuns removes the oldest runs, but never the present one: the clock may be wrong.
+func removeRuns(root string, keep int, present string) error {
 	files, err := os.ReadDir(root)
 	if err != nil {
 		return err
 	}
 	var runs []string
 	for _, f := range files {
-		if f.IsDir() && runName.MatchString(f.Name()) {
+		if f.IsDir() && runName.MatchString(f.Name()) && f.Name() != present {
 			runs = append(runs, f.Name())
 		}
 	}
 	slices.Sort(runs)
-	for _, name := range runs[:max(0, len(runs)-keep)] {
+	for _, name := range runs[:max(0, len(runs)+1-keep)] {
 		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
 			return err
 		}

@@ -107,5 +107,5 @@ func Begin(ctx context.Context, kind format.Kind, name string) (context.Context,
 	if parent == nil {
 		return ctx, nil
 	}
-	return parent.recorder.begin(ctx, parent, format.Event{Kind: kind, Name: name, Number: -1})
+	return parent.recorder.begin(ctx, parent, kind, name, "", -1)
 }
