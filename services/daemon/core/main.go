@@ -26,6 +26,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/images"
+	"github.com/waltos/waltos/services/internal/processors"
 	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/services/state"
@@ -73,6 +74,7 @@ func Main(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	processors.Share()
 	o.trace = trackexec.OpenFlag(o.trackexec, trackexec.Beginner)
 	defer o.trace.Close()
 	p, err := open(ctx, o)

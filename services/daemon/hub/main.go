@@ -19,6 +19,7 @@ import (
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/processors"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -36,6 +37,7 @@ func Main(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	processors.Share()
 	access := Open
 	if *sitePath != "" {
 		site, err := hcl.LoadSite(*sitePath)
