@@ -235,6 +235,23 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// TestDefectN6OneAddressOfAMAC: a machine whose loaders and system name themselves each in
+// its own way is one client.
+func TestDefectN6OneAddressOfAMAC(t *testing.T) {
+	const client = "02:00:00:00:00:aa"
+	e, _ := newEngine()
+	first := acquire(t, e, client, start)
+	for _, id := range []string{"\x01\x02\x00\x00\x00\x00\xaa", "\xff12345678", "\x00loader"} {
+		offer := e.handle(message(t, dhcpv4.MessageTypeDiscover, client, map[byte]string{optClientID: id}), start)
+		if offer.reply == nil || offer.reply.yiaddr != first {
+			t.Errorf("client id %q is offered %+v, and the MAC has %s", id, offer.reply, first)
+		}
+	}
+	if n := len(e.leases.byAddr); n != 1 {
+		t.Errorf("%d leases", n)
+	}
+}
+
 func TestOffersEnd(t *testing.T) {
 	e, _ := newEngine()
 	for _, hw := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} {

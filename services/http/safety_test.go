@@ -150,6 +150,21 @@ func TestDefectN4DirectoryIsNoFile(t *testing.T) {
 	}
 }
 
+// TestDefectN14AddressesOfClients is node-protocols 9.1, row 14: only the prefix of an
+// address is taken away.
+func TestDefectN14AddressesOfClients(t *testing.T) {
+	for remote, want := range map[string]string{
+		"192.168.152.2:1": "192.168.152.2", "[::ffff:192.168.152.2]:1": "192.168.152.2", "[::1]:1": "::1",
+		"[fd00::f]:1": "fd00::f", "[fe80::2%eth0]:1": "fe80::2", "[::f]:1": "::f",
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = remote
+		if got, err := peer(r); err != nil || got.String() != want {
+			t.Errorf("%s is %v, %v", remote, got, err)
+		}
+	}
+}
+
 func TestEnrolment(t *testing.T) {
 	h, p := newPlatform(t)
 	form := func(field string, size int) (string, []byte) {

@@ -320,7 +320,8 @@ func TestKeygen(t *testing.T) {
 	}
 }
 
-func TestResolve(t *testing.T) {
+// TestDefectN12LinksOfImages: the links of an image lead nowhere but into it.
+func TestDefectN12LinksOfImages(t *testing.T) {
 	dir := t.TempDir()
 	outside := filepath.Join(dir, "outside")
 	root := filepath.Join(dir, "root")
@@ -440,7 +441,9 @@ func state(t testing.TB, dir string) map[string]string {
 	return found
 }
 
-func TestPrepare(t *testing.T) {
+// TestDefectN12Preparation: what is hostile or wrong in an image is left aside, the rest is
+// done, and doing it again changes nothing.
+func TestDefectN12Preparation(t *testing.T) {
 	c, w := site(t)
 	must(t, os.WriteFile(c.Spec, []byte("features: [ptp, nbfs2]\n"), 0o644))
 	victim := t.TempDir()
@@ -585,6 +588,22 @@ func TestTree(t *testing.T) {
 		if m.Forget(t.Context(), bad) == nil {
 			t.Errorf("Forget(%q): no error", bad)
 		}
+	}
+}
+
+// TestDefectS7MissingImage: a node whose image is nowhere keeps nothing of the others back.
+func TestDefectS7MissingImage(t *testing.T) {
+	c, _ := site(t)
+	m := open(t, c)
+	lost := nodeDevice
+	lost.Image = "u/lost:latest"
+	for range 2 {
+		if err := m.Reconcile(t.Context(), []Device{serverDevice, lost}); err == nil || !strings.Contains(err.Error(), `cannot mount image "u/lost:latest" of node pc: no store has it`) {
+			t.Errorf("Reconcile: %v", err)
+		}
+	}
+	if target, err := os.Readlink(filepath.Join(m.nodes(), "pc")); err != nil || target != lost.MAC {
+		t.Errorf("the tree of nodes was not made: %q, %v", target, err)
 	}
 }
 

@@ -156,6 +156,9 @@ func (d *Daemon) Up(service string) {
 	})
 }
 
+// PID returns the number of one of the processes.
+func (d *Daemon) PID(service string) int { return d.running[service].cmd.Process.Pid }
+
 // Kill ends one of the processes without any care.
 func (d *Daemon) Kill(service string) { _ = d.end(service, syscall.SIGKILL) }
 

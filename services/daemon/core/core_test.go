@@ -505,9 +505,22 @@ func TestRefusedCalls(t *testing.T) {
 	}
 }
 
-func TestEveryMethodIsKnown(t *testing.T) {
-	if n := len(apis["CSAPI"]); n != 61 {
-		t.Errorf("%d methods, want the 61 of client-api §6.3", n)
+// TestCN03OnlyMethodsAreCalled: each API has its methods, and nothing else has a name.
+func TestCN03OnlyMethodsAreCalled(t *testing.T) {
+	p := start(t, nil)
+	for api, count := range map[string]int{"CSAPI": 61, "NSAPI": 2, "VSAPI": 2, "SSAPI": 1} { // client-api §6.3
+		if n := len(apis[api]); n != count {
+			t.Errorf("%s has %d methods, want %d", api, n, count)
+		}
+		for _, name := range []string{"__class__", "__init__", "server", "devices.get_device_info", "Get_time", "get_time ", ""} {
+			result, err := p.serve(t.Context(), &call{client: newUser("alice"), api: api}, name, nil, nil)
+			if result != nil || err == nil {
+				t.Errorf("%s %q = %v, %v", api, name, result, err)
+			}
+		}
+	}
+	if _, err := p.serve(t.Context(), &call{client: newUser(nil), api: "NSAPI"}, "device_show", nil, nil); err == nil {
+		t.Error("a node calls a method of users")
 	}
 }
 

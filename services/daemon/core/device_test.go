@@ -128,6 +128,19 @@ func TestForgetLeavesNoTrace(t *testing.T) {
 	})
 }
 
+// TestDefectN15FilesOfAForgottenNode: that its persistent files are deleted is told.
+func TestDefectN15FilesOfAForgottenNode(t *testing.T) {
+	p := start(t, nil)
+	p.populate(t)
+	for name, told := range map[string]bool{"pc": true, "sw": false} {
+		p.lines.take()
+		p.do(t, newUser("alice"), "forget", name)
+		if said := strings.Join(p.lines.take(), "\n"); strings.Contains(said, "and its persistent files") != told || !strings.Contains(said, "name="+name) {
+			t.Errorf("after forget of %s: %q", name, said)
+		}
+	}
+}
+
 // TestDefectN14UnknownMAC: get_device_info of VSAPI answers None.
 func TestDefectN14UnknownMAC(t *testing.T) {
 	p := start(t, nil)

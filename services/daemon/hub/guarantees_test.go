@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +150,29 @@ func TestCN01LinesAreNotEvaluated(t *testing.T) {
 		if got := p.talk("10\nCSAPI\n('API_CALL', 'echo', ("+expression+",), {})\n", ""); got != "10.0\n" {
 			t.Errorf("%s: got %q", expression, got)
 		}
+	}
+}
+
+// Defect 1 of node-protocols 9.1: what a node sends runs nothing here, in either mode.
+func TestDefectN1NothingRuns(t *testing.T) {
+	p := start(t, Open, methods{"sync_clock": func(context.Context, *session.Session, pickle.Tuple) (any, error) { return 7, nil }})
+	trace := filepath.Join(t.TempDir(), "trace")
+	code := "__import__('os').system('touch " + trace + "')"
+	command := "touch " + trace
+	for name, data := range map[string]string{
+		"line":       "10\nNSAPI\n" + code + "\n",
+		"argument":   "10\nNSAPI\n('API_CALL', 'sync_clock', (" + code + ",), {})\n",
+		"mode":       "10\nNSAPI\n('SET_MODE', " + code + ")\n",
+		"pickle":     "10\nNSAPI\n('SET_MODE', 'pickle4')\n\x80\x04cposix\nsystem\n(X" + string([]byte{byte(len(command)), 0, 0, 0}) + command + "tR.",
+		"extension":  "10\nNSAPI\n('SET_MODE', 'pickle4')\n\x80\x04\x82\x01.",
+		"persistent": "10\nNSAPI\n('SET_MODE', 'pickle4')\n\x80\x04P" + code + "\n.",
+	} {
+		if got := p.talk(data, ""); got != "10.0\n" {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	if _, err := os.Stat(trace); err == nil {
+		t.Error("something ran")
 	}
 }
 

@@ -187,7 +187,7 @@ func TestNodeScript(t *testing.T) {
 	}
 }
 
-// TestNesting is the exchange about credentials of client-api 1.4.
+// TestCN06NestedCalls is the exchange about credentials of client-api 1.4.
 func TestCN06NestedCalls(t *testing.T) {
 	var mu sync.Mutex
 	var events []string
@@ -354,7 +354,9 @@ func TestPipelinedCallsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestAccess(t *testing.T) {
+// TestDefectN2ClosedAPIs: nodes may call neither what users may nor what tools of the
+// server may.
+func TestDefectN2ClosedAPIs(t *testing.T) {
 	site, err := hcl.ParseSite([]byte(`
 network "walt-net" { ip = "192.168.152.1/24" }
 access { clients = ["10.0.0.0/8"] }

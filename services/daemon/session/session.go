@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/waltos/waltos/services/daemon/connector"
@@ -75,6 +74,18 @@ func (s *Session) Attached(key any) any {
 	return s.attached[key]
 }
 
+// callbacks are the methods of clients that a server may call (client-api 1.5). Any other
+// path ends the client, and parts of some would be evaluated by it.
+var callbacks = map[string]bool{
+	"get_username": true, "get_client_type": true,
+	"stdout.write": true, "stdout.flush": true, "stdout.isatty": true, "stdout.get_encoding": true,
+	"stderr.write": true, "stderr.flush": true,
+	"set_busy_label": true, "set_default_busy_label": true,
+	"has_hook": true, "get_hard_reboot_method_name": true, "hard_reboot_nodes": true,
+	"get_registry_encrypted_credentials": true, "get_registry_username": true, "prompt_missing_registry_credentials": true,
+	"filesystem.get_file_type": true, "filesystem.get_completions": true,
+}
+
 // Callback calls a method of the client (client-api 1.5), such as "stdout.write", and
 // returns its result. ctx should be that of the call being served, or come from it:
 // it tells for which of nested calls the callback is. Callbacks of one call are sent
@@ -83,8 +94,8 @@ func (s *Session) Callback(ctx context.Context, path string, args ...any) (any, 
 	if s.API != "CSAPI" {
 		return nil, fmt.Errorf("cannot call back %s: only users can be called back", path)
 	}
-	if strings.ContainsAny(path, "[]") { // the client would evaluate it
-		return nil, fmt.Errorf("cannot call back %q: it is not a plain path", path)
+	if !callbacks[path] {
+		return nil, fmt.Errorf("cannot call back %q: clients have no such callback", path)
 	}
 	message, err := pickle.Marshal(pickle.Tuple{"API_CALL", path, pickle.Tuple(args), &pickle.Dict{}})
 	if err != nil {
