@@ -144,8 +144,8 @@ func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk boo
 // InsertRows stores log lines, of a few megabytes at most: when it returns nil, all are
 // committed, but for those of streams that do not exist any more, which are dropped.
 // When it fails, lines may have been stored only if server-db or PostgreSQL died
-// during the call. What is committed survives a crash of any process at once, and one
-// of the machine after less than a second.
+// during the call. A crash of PostgreSQL or of the machine may undo the commits of its
+// last 0.6 seconds; the reference allows two.
 func (c *Client) InsertRows(ctx context.Context, rows Rows) error {
 	return c.link.Call(ctx, "insertLines", []byte(rows), nil)
 }

@@ -176,6 +176,8 @@ func (s *store) beginHistory(ctx context.Context, streams, lines *selection, som
 		}
 		lines.lines = append(lines.lines, "l.stream_id = ANY("+lines.bind(ids)+")")
 	}
+	// Lines of the same time, which only senders can give them, are in one partition,
+	// where ctid is mostly the order of arrival.
 	lines.lines = append(lines.lines, "l.stream_id IS NOT NULL", "l.timestamp IS NOT NULL")
 	opened := &wireOpened{Streams: found}
 	none := some && len(found) == 0
@@ -188,7 +190,7 @@ func (s *store) beginHistory(ctx context.Context, streams, lines *selection, som
 	return opened, &history{
 		tx:    tx,
 		life:  ctx,
-		query: `SELECT l.stream_id, l.timestamp, coalesce(l.line, '') FROM logs l` + where(lines.lines...) + ` ORDER BY l.timestamp`,
+		query: `SELECT l.stream_id, l.timestamp, coalesce(l.line, '') FROM logs l` + where(lines.lines...) + ` ORDER BY l.timestamp, l.ctid`,
 		args:  lines.args,
 		ended: none,
 	}, nil

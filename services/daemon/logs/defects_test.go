@@ -261,3 +261,24 @@ func TestCN31ConsoleLiterals(t *testing.T) {
 		t.Errorf("%d chunks of %d, %v", n, len(want), err)
 	}
 }
+
+// TestGuarantee5Order: lines of one stream keep the order in which they came
+// (server-state 5.5), also in a history, although one read gives them one time.
+func TestGuarantee5Order(t *testing.T) {
+	h := platform(t)
+	const n = 20_000
+	var text strings.Builder
+	for i := range n {
+		fmt.Fprintln(&text, i)
+	}
+	sendPieces(t, h, "app\nNO_TIMESTAMPS\n", text.String(), "CLOSE\n")
+	got := history(t, h)
+	if len(got) != n {
+		t.Fatalf("%d lines", len(got))
+	}
+	for i, line := range got {
+		if line != fmt.Sprint("rpi.app ", i) {
+			t.Fatalf("line %d is %q", i, line)
+		}
+	}
+}

@@ -31,6 +31,12 @@ func platform(t testing.TB) *logs.Hub { return patientPlatform(t, 0) }
 func patientPlatform(t testing.TB, stall time.Duration) *logs.Hub {
 	t.Helper()
 	c, _ := dbtest.Client(t)
+	return hubOn(t, c, stall)
+}
+
+// hubOn is a hub on a database that a test provides.
+func hubOn(t testing.TB, c *db.Client, stall time.Duration) *logs.Hub {
+	t.Helper()
 	ctx := context.Background()
 	server := db.Device{MAC: "52:54:00:00:00:01", IP: "192.168.152.1", Name: "walt-server", Type: "server"}
 	node := db.Device{MAC: nodeMAC, IP: "192.168.152.2", Name: "rpi", Type: "unknown"}

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -61,6 +62,7 @@ type Config struct {
 // Hub is where all log lines pass.
 type Hub struct {
 	config Config
+	clock  atomic.Int64 // what tick returned last, in microseconds
 
 	mu       sync.Mutex
 	streams  map[streamKey]*stream
@@ -173,7 +175,7 @@ func (h *Hub) say(format string, args ...any) {
 	h.config.Warn(format, args...)
 	if device, ok := h.config.Server(); ok {
 		var l lines
-		l.add(time.Now(), []byte(db.Clean(fmt.Sprintf(format, args...))))
+		l.add(h.tick(), []byte(db.Clean(fmt.Sprintf(format, args...))))
 		_, _ = h.enqueue(context.Background(), device, db.ReportStream, false, false, l)
 	}
 }
@@ -233,11 +235,23 @@ func (h *Hub) enqueue(ctx context.Context, device db.Device, name string, chunk,
 	return false, nil
 }
 
+// tick returns the present time, but never the same twice: lines of the same time have
+// no order in a history.
+func (h *Hub) tick() time.Time {
+	for {
+		last, now := h.clock.Load(), time.Now().UnixMicro()
+		now = max(now, last+1)
+		if h.clock.CompareAndSwap(last, now) {
+			return time.UnixMicro(now)
+		}
+	}
+}
+
 // Emit logs a line of the server itself, as stream "platform.nodes". It never waits.
 func (h *Hub) Emit(name, text string) {
 	if device, ok := h.config.Server(); ok {
 		var l lines
-		l.add(time.Now(), []byte(db.Clean(text)))
+		l.add(h.tick(), []byte(db.Clean(text)))
 		_ = h.add(context.Background(), device, db.Clean(name), false, false, l)
 	}
 }
@@ -246,7 +260,7 @@ func (h *Hub) Emit(name, text string) {
 // is the Python bytes literal of data. It never waits.
 func (h *Hub) EmitChunk(mac, name string, data []byte) {
 	if device, ok := h.config.ByMAC(mac); ok {
-		l := lines{db.AppendRow(nil, time.Now(), literal.FormatBytes(data)), 1}
+		l := lines{db.AppendRow(nil, h.tick(), literal.FormatBytes(data)), 1}
 		_ = h.add(context.Background(), device, db.Clean(name), true, false, l)
 	}
 }

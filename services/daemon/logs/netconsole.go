@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/waltos/waltos/services/daemon/db"
 )
@@ -56,12 +55,11 @@ func (h *Hub) ServeNetconsole(ctx context.Context, conn net.PacketConn) error {
 			continue
 		}
 		var l lines
-		now := time.Now()
 		for t := range bytes.SplitSeq(bytes.TrimSuffix(text[:end], []byte("\n")), []byte("\n")) {
 			if !isClean(t) {
 				t = []byte(db.Clean(string(t)))
 			}
-			l.add(now, t)
+			l.add(h.tick(), t)
 		}
 		_ = h.add(ctx, device, netconsoleStream, false, false, l)
 	}
