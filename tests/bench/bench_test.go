@@ -6,8 +6,8 @@
 // Build: the time of `image build` with a filled cache, after a change of Go code, and
 // with nothing to do; the size of each output. Boot: the appliance in the lab, from its
 // disk through UEFI and by direct kernel, first and second boot, with one node; the
-// memory of our processes at rest. Native (API, Logs, Memory, Scale): calls, log lines,
-// memory, and a platform of 10,000 nodes, with the daemon as processes of this machine
+// memory of our processes at rest. Native (API, Logs, History, Memory, Scale, Trackexec): calls, log
+// lines, memory, and a platform of 10,000 nodes, with the daemon as processes of this machine
 // and PostgreSQL of the lock: neither appliance nor root.
 //
 // The lab is at 127.0.0.8. On a machine without KVM it emulates, and two labs at a time

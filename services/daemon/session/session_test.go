@@ -216,3 +216,22 @@ func BenchmarkCall(b *testing.B) {
 		}
 	})
 }
+
+// CN-04: a client evaluates what is in brackets, so that no such path is sent.
+func TestCN04PathsOfCallbacksArePlain(t *testing.T) {
+	path, _ := start(t, backend(func(ctx context.Context, s *Session, _ string, args pickle.Tuple, _ *pickle.Dict) (any, error) {
+		return s.Callback(ctx, args[0].(string))
+	}))
+	sent := 0
+	l := dial(t, path, func(context.Context, uint64, uint64, []byte) ([]byte, error) {
+		sent++
+		return pickle.Marshal(nil)
+	})
+	for callback, plain := range map[string]bool{"stdout.write": true, "x[__import__('os').getpid()]": false, "x]": false, "a[0].b": false} {
+		before := sent
+		_, err := l.Call(t.Context(), &Call{Session: 1, API: "CSAPI", ID: 1, Method: "m", Args: pickle.Tuple{callback}})
+		if (err == nil) != plain || (sent > before) != plain {
+			t.Errorf("%s: sent %v, %v", callback, sent > before, err)
+		}
+	}
+}
