@@ -36,7 +36,7 @@ func (c *call) noSession() (any, error) { return nil, errNoSession }
 
 // createVnode makes the checks of 10.0, in its order.
 func (c *call) createVnode() (any, error) {
-	if _, err := os.Stat(kvmDevice); err != nil {
+	if !virtualization() {
 		return c.fail(&text.Refusal{Text: text.NoVirtualization}, false)
 	}
 	if err := c.registry.View().CheckNewName(c.text("node_name")); err != nil {
@@ -46,6 +46,17 @@ func (c *call) createVnode() (any, error) {
 		return c.fail(err, false)
 	}
 	return c.notYet("virtual nodes are", false)
+}
+
+// virtualization tells whether the processor can run virtual machines. The device file may
+// be there although it cannot.
+func virtualization() bool {
+	f, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // removeVnode forgets a virtual node: no machine runs.
