@@ -59,8 +59,9 @@ func (r *rows) cover(state string, words ...string) {
 	}
 }
 
-// print shows the table of the checklist; each row must be there.
-func (r *rows) print(t *testing.T) {
+// print shows the table of the checklist. If all sessions were played, each row must be
+// there.
+func (r *rows) print(t *testing.T, complete bool) {
 	t.Helper()
 	var table strings.Builder
 	count := map[string]int{}
@@ -68,6 +69,9 @@ func (r *rows) print(t *testing.T) {
 		state := r.state[name]
 		if state == "" {
 			state = "MISSING"
+			if complete {
+				t.Errorf("walt %s is not tried", name)
+			}
 		}
 		count[state]++
 		fmt.Fprintf(&table, "%-32s %s\n", name, state)
@@ -82,6 +86,7 @@ func TestCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	played := 0
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			p := startPlatform(t)
@@ -89,6 +94,7 @@ func TestCommands(t *testing.T) {
 				all = readRows(t, p)
 			}
 			p.play(t, file, all)
+			played++
 		})
 	}
 	t.Run("terminals", func(t *testing.T) {
@@ -97,11 +103,12 @@ func TestCommands(t *testing.T) {
 			all = readRows(t, p)
 		}
 		p.terminals(t, all)
+		played++
 	})
 	if all == nil {
 		t.Skip("nothing was selected")
 	}
-	t.Run("checklist", func(t *testing.T) { all.print(t) })
+	t.Run("checklist", func(t *testing.T) { all.print(t, played == len(files)+1) })
 }
 
 // play goes through one session.

@@ -36,6 +36,12 @@ type terminal struct {
 // terminal starts a command line of alice.
 func (p *platform) terminal(t *testing.T, words ...string) *terminal {
 	t.Helper()
+	return p.terminalAt(t, p.Folder("alice"), words...)
+}
+
+// terminalAt starts a command line of whom a home folder belongs to.
+func (p *platform) terminalAt(t *testing.T, home string, words ...string) *terminal {
+	t.Helper()
 	c, args, err := p.client("alice", words)
 	if err != nil {
 		t.Fatal(err)
@@ -45,8 +51,8 @@ func (p *platform) terminal(t *testing.T, words ...string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(cmd.Env, "TERM=xterm")
-	cmd.Dir = p.Folder("alice")
+	cmd.Env = append(cmd.Env, "TERM=xterm", "HOME="+home)
+	cmd.Dir = home
 	master, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 100})
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +158,7 @@ func (p *platform) terminals(t *testing.T, all *rows) {
 			}
 		})
 	}
+	t.Run("first use", p.firstUse)
 	run("walt node shell n1", func(term *terminal) {
 		term.expect(`Caution: changes outside /persist will be lost on next node reboot\.\r\nRun 'walt help show shells' for more info\.\r\n`, nil)
 		term.expect(`# $`, nil)
@@ -275,6 +282,27 @@ func (p *platform) terminals(t *testing.T, all *rows) {
 		term.key(interrupt)
 		term.end()
 	})
+}
+
+// firstUse is that of a person whose client has no configuration.
+func (p *platform) firstUse(t *testing.T) {
+	home := t.TempDir()
+	term := p.terminalAt(t, home, "walt", "node", "show")
+	term.expect(`You are a new user of this WalT platform`, nil)
+	term.expect(`IP or hostname of WalT server: $`, nil)
+	term.key("127.0.0.1\r")
+	term.expect(`Do you intend to push or pull images to/from the docker hub\? \(y/n\): $`, nil)
+	term.key("n\r")
+	term.expect(`Please choose a username for this walt platform: $`, nil)
+	term.key("newbie\r")
+	term.expect(`Testing provided configuration\.\.\.\r\n(?s:.*)OK\.\r\n`, nil)
+	term.expect(`You currently do not own any nodes\.\r\n`, nil)
+	if code := term.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if text, err := os.ReadFile(home + "/.walt/config"); err != nil || !strings.Contains(string(text), "username: newbie") {
+		t.Errorf("the configuration is %q, %v", text, err)
+	}
 }
 
 // LogFrom sends a line to a log stream of any device.
