@@ -4,28 +4,25 @@ package daemon
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/core"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/hub"
-	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/notify/notifytest"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
@@ -45,107 +42,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// unit is what a supervisor does for one process: it keeps the sockets that it listens on
-// and what it leaves, starts it again with them, and hears that it is ready.
-type unit struct {
-	t    *testing.T
-	name string
-	args []string
-
-	socket *net.UnixConn // of notifications
-	ready  chan bool
-	cmd    *exec.Cmd
-	mu     sync.Mutex
-	files  map[string]*os.File
-
-	printed bytes.Buffer // by the process that runs, or ran
-}
-
-// newUnit starts a process that listens on sockets, given by name.
-func newUnit(t *testing.T, dir, name string, sockets map[string]*os.File, args ...string) *unit {
-	t.Helper()
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &unit{t: t, name: name, args: args, socket: socket, ready: make(chan bool, 1), files: sockets}
-	go u.receive()
-	t.Cleanup(func() { u.kill(); socket.Close() })
-	u.start()
-	return u
-}
-
-func (u *unit) receive() {
-	text, rights := make([]byte, 4096), make([]byte, 4096)
-	for {
-		n, n2, _, _, err := u.socket.ReadMsgUnix(text, rights)
-		if err != nil {
-			return
-		}
-		var fds []int
-		if messages, err := unix.ParseSocketControlMessage(rights[:n2]); err == nil && len(messages) > 0 {
-			fds, _ = unix.ParseUnixRights(&messages[0])
-		}
-		message := string(text[:n])
-		_, name, _ := strings.Cut(message, "FDNAME=")
-		name = notify.UnescapeName(name)
-		u.mu.Lock()
-		switch {
-		case message == "READY=1":
-			u.ready <- true
-		case strings.HasPrefix(message, "FDSTORE=1") && len(fds) == 1:
-			u.files[name] = os.NewFile(uintptr(fds[0]), name)
-		case strings.HasPrefix(message, "FDSTOREREMOVE=1") && u.files[name] != nil:
-			u.files[name].Close()
-			delete(u.files, name)
-		}
-		u.mu.Unlock()
-	}
-}
-
-// start starts the process and waits until it is ready.
-func (u *unit) start() {
-	u.t.Helper()
-	program, err := os.Executable()
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	// The process must find its own number in the environment.
-	u.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program, u.name}, u.args...)...)
-	u.cmd.Stderr = &u.printed
-	var names []string
-	u.mu.Lock()
-	for name, f := range u.files {
-		names = append(names, notify.EscapeName(name))
-		u.cmd.ExtraFiles = append(u.cmd.ExtraFiles, f)
-	}
-	u.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+u.socket.LocalAddr().String(),
-		fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	err = u.cmd.Start() // with mu held: the descriptors must not be closed meanwhile
-	u.mu.Unlock()
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	select {
-	case <-u.ready:
-	case <-u.t.Context().Done():
-	}
-}
-
-func (u *unit) kill() {
-	if u.cmd == nil {
-		return
-	}
-	u.cmd.Process.Kill()
-	u.cmd.Wait()
-	u.cmd = nil
-	if u.t.Failed() {
-		text := u.printed.Bytes()
-		u.t.Logf("%s printed:\n%s", u.name, text[max(0, len(text)-2048):])
-	}
-	u.printed.Reset()
 }
 
 func listener(t *testing.T, network, address string) (*os.File, string) {
@@ -180,25 +76,25 @@ func TestKillCutsNothing(t *testing.T) {
 	if err := os.WriteFile(site, []byte("network \"walt-net\" { ip = \"127.0.0.5/24\" }\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	units := map[string]*unit{}
+	units := map[string]*notifytest.Keeper{}
 	socket := func(name string) *os.File {
 		f, _ := listener(t, "unix", filepath.Join(dir, name+".sock"))
 		return f
 	}
-	units["server-db"] = newUnit(t, dir, "server-db", map[string]*os.File{"db": socket("db")}, "-dsn", postgres.DSN)
+	units["server-db"] = notifytest.Start(t, map[string]*os.File{"db": socket("db")}, "server-db", "-dsn", postgres.DSN)
 	store := db.Dial(filepath.Join(dir, "db.sock"))
 	defer store.Close()
 	dbtest.Wait(t, "the database", func(ctx context.Context) error {
 		return errors.Join(store.SaveImage(ctx, "alice/x:latest"), store.SaveDevice(ctx,
 			db.Device{MAC: "02:00:00:00:00:10", IP: "127.0.0.1", Name: "here", Type: "node", Model: "pc-x86-64", Image: "alice/x:latest"}))
 	})
-	units["server-blocking"] = newUnit(t, dir, "server-blocking", map[string]*os.File{"blocking": socket("blocking")})
+	units["server-blocking"] = notifytest.Start(t, map[string]*os.File{"blocking": socket("blocking")}, "server-blocking")
 	streamsFile, streams := listener(t, "tcp4", "127.0.0.1:0")
-	units["server-main"] = newUnit(t, dir, "server-main",
+	units["server-main"] = notifytest.Start(t,
 		map[string]*os.File{"main": socket("main"), "state": socket("state"), "streams": streamsFile},
-		"-socket-dir", dir, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
+		"server-main", "-socket-dir", dir, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
 	apiFile, api := listener(t, "tcp4", "127.0.0.1:0")
-	units["server-hub"] = newUnit(t, dir, "server-hub", map[string]*os.File{"api": apiFile}, "-socket-dir", dir)
+	units["server-hub"] = notifytest.Start(t, map[string]*os.File{"api": apiFile}, "server-hub", "-socket-dir", dir)
 
 	// call waits until the whole chain answers again.
 	call := func(method string, kwargs *pickle.Dict, args ...any) (value any) {
@@ -241,15 +137,11 @@ func TestKillCutsNothing(t *testing.T) {
 	defer logs.Close()
 	io.WriteString(logs, "0\nmeasures\nNO_TIMESTAMPS\n")
 	dbtest.Wait(t, "the supervisor to keep the log stream", func(context.Context) error {
-		u := units["server-main"]
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		for name := range u.files {
-			if strings.HasPrefix(name, "log:") {
-				return nil
-			}
+		kept := units["server-main"].Kept()
+		if slices.ContainsFunc(kept, func(name string) bool { return strings.HasPrefix(name, "log:") }) {
+			return nil
 		}
-		return fmt.Errorf("it keeps %v", u.files)
+		return fmt.Errorf("it keeps %v", kept)
 	})
 	sent := 0
 	send := func(t *testing.T) {
@@ -291,12 +183,12 @@ func TestKillCutsNothing(t *testing.T) {
 				clients.Go(func() error { return callOn(load, api) })
 			}
 			call("get_time", nil)
-			u.kill()
+			u.Kill()
 			if _, err := io.WriteString(node, "\n"); err != nil {
 				t.Errorf("the node has lost its connection: %v", err)
 			}
 			send(t)
-			u.start()
+			u.Start()
 			send(t)
 			if name != "server-hub" { // which holds the connections of clients
 				dbtest.Wait(t, "a session that was there before", func(ctx context.Context) error {
@@ -320,11 +212,8 @@ func TestKillCutsNothing(t *testing.T) {
 	logs.Close()
 	node.Close()
 	dbtest.Wait(t, "the supervisor to keep sockets only", func(context.Context) error {
-		u := units["server-main"]
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if len(u.files) != 3 {
-			return fmt.Errorf("it keeps %v", u.files)
+		if kept := units["server-main"].Kept(); len(kept) != 3 {
+			return fmt.Errorf("it keeps %v", kept)
 		}
 		return nil
 	})

@@ -8,20 +8,15 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/confine"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/metrics"
-	"github.com/waltos/waltos/services/notify"
+	"github.com/waltos/waltos/services/notify/notifytest"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -43,102 +38,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// keeper is what a supervisor does for server-main: it keeps descriptors between its
-// lives.
-type keeper struct {
-	t      *testing.T
-	args   []string
-	socket *net.UnixConn // of notifications
-
-	mu    sync.Mutex
-	files map[string]*os.File
-	ready chan bool
-	cmd   *exec.Cmd
-}
-
-func newKeeper(t *testing.T, args ...string) *keeper {
-	// Not in t.TempDir, whose path may be longer than a socket's name can be.
-	dir, err := os.MkdirTemp("", "walt-life")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "notify")
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { socket.Close() })
-	k := &keeper{t: t, args: args, socket: socket, files: map[string]*os.File{}, ready: make(chan bool, 1)}
-	t.Setenv("NOTIFY_SOCKET", path)
-	go k.receive()
-	t.Cleanup(k.kill)
-	return k
-}
-
-func (k *keeper) receive() {
-	text, rights := make([]byte, 4096), make([]byte, 4096)
-	for {
-		n, n2, _, _, err := k.socket.ReadMsgUnix(text, rights)
-		if err != nil {
-			return
-		}
-		var fds []int
-		if messages, err := unix.ParseSocketControlMessage(rights[:n2]); err == nil && len(messages) > 0 {
-			fds, _ = unix.ParseUnixRights(&messages[0])
-		}
-		message := string(text[:n])
-		name := ""
-		if _, after, found := strings.Cut(message, "FDNAME="); found {
-			name = notify.UnescapeName(after)
-		}
-		k.mu.Lock()
-		switch {
-		case message == "READY=1":
-			k.ready <- true
-		case strings.HasPrefix(message, "FDSTORE=1") && len(fds) == 1:
-			k.files[name] = os.NewFile(uintptr(fds[0]), name)
-		case strings.HasPrefix(message, "FDSTOREREMOVE=1") && k.files[name] != nil:
-			k.files[name].Close()
-			delete(k.files, name)
-		}
-		k.mu.Unlock()
-	}
-}
-
-// start runs server-main and returns once it is ready.
-func (k *keeper) start() {
-	k.t.Helper()
-	program, err := os.Executable()
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	// The process must find its own number in the environment.
-	k.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program, asMain}, k.args...)...)
-	k.cmd.Stderr = os.Stderr
-	var names []string
-	k.mu.Lock()
-	for name, f := range k.files {
-		names = append(names, notify.EscapeName(name))
-		k.cmd.ExtraFiles = append(k.cmd.ExtraFiles, f)
-	}
-	k.cmd.Env = append(os.Environ(), fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	err = k.cmd.Start() // with mu held: the descriptors must not be closed meanwhile
-	k.mu.Unlock()
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	<-k.ready
-}
-
-func (k *keeper) kill() {
-	if k.cmd != nil {
-		k.cmd.Process.Kill()
-		k.cmd.Wait()
-		k.cmd = nil
-	}
-}
-
 // TestKillRebootsNoNode: a node stays booted, and connected, while server-main is killed
 // and started again (design §6).
 func TestKillRebootsNoNode(t *testing.T) {
@@ -158,11 +57,11 @@ func TestKillRebootsNoNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeeper(t, "-socket-dir", sockets, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
-	if k.files["streams"], err = ln.(*net.TCPListener).File(); err != nil {
+	streams, err := ln.(*net.TCPListener).File()
+	if err != nil {
 		t.Fatal(err)
 	}
-	k.start()
+	k := notifytest.Start(t, map[string]*os.File{"streams": streams}, asMain, "-socket-dir", sockets, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
 	link := session.Dial(filepath.Join(sockets, "main.sock"), nil, metrics.New("test"))
 	defer link.Close()
 	call := func(method string, args pickle.Tuple, kwargs *pickle.Dict) (value any) {
@@ -208,11 +107,11 @@ func TestKillRebootsNoNode(t *testing.T) {
 	}
 	count("") // lines just received may be lost by a kill; counting stores them
 	for range 2 {
-		k.kill()
+		k.Kill()
 		if _, err := io.WriteString(node, "\n"); err != nil {
 			t.Errorf("the node has lost its connection: %v", err)
 		}
-		k.start()
+		k.Start()
 		if booted() != true {
 			t.Error("the node is not booted after a restart")
 		}
@@ -228,9 +127,7 @@ func TestKillRebootsNoNode(t *testing.T) {
 		}
 		return nil
 	})
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.files) != 1 {
-		t.Errorf("still kept: %v", k.files)
+	if kept := k.Kept(); len(kept) != 1 {
+		t.Errorf("still kept: %v", kept)
 	}
 }
