@@ -34,7 +34,9 @@ func (s *store) prepare(ctx context.Context, report func(status string, err erro
 		}
 		s.state.Store(&state{err})
 		if err == nil {
-			if err = s.prepareRole(ctx); ctx.Err() == nil { // calls are served already
+			err = s.prepareRole(ctx) // calls are served already
+			s.roleMade = err == nil
+			if ctx.Err() == nil {
 				report("serving", err)
 			}
 			return

@@ -191,6 +191,9 @@ func (s *store) exclusively(ctx context.Context, f func(tx pgx.Tx) error) error 
 func (s *store) tend(ctx context.Context) {
 	var blocked time.Time // since when histories are in the way
 	for {
+		if !s.roleMade { // an administrator may have allowed it meanwhile
+			s.roleMade = s.prepareRole(ctx) == nil
+		}
 		err := s.tendOnce(ctx)
 		switch {
 		case ctx.Err() != nil:

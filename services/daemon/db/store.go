@@ -30,6 +30,7 @@ type store struct {
 
 	bulk           atomic.Bool // see prepareCopy
 	state          atomic.Pointer[state]
+	roleMade       bool                   // used by the goroutine that prepares and tends
 	promptPassword atomic.Pointer[string] // of SQLRole on an external database; nil: none
 
 	mu      sync.Mutex
