@@ -17,7 +17,10 @@ import (
 )
 
 const (
+	// loadRetry is the longest pause before another try at the database, and firstRetry
+	// the first one: after a start of all it is there within some milliseconds.
 	loadRetry      = 250 * time.Millisecond
+	firstRetry     = 5 * time.Millisecond
 	reconcileRetry = 30 * time.Second
 	// publishPause is the least time between two publications: in a boot storm the
 	// state changes many times a second.
@@ -28,7 +31,8 @@ const (
 // if ctx ended before.
 func (d *Daemon) load(ctx context.Context) bool {
 	var all db.Everything
-	for last := ""; ; {
+	pause := firstRetry
+	for last := ""; ; pause = min(2*pause, loadRetry) {
 		err := d.tryLoad(ctx, &all)
 		if err == nil {
 			break
@@ -40,7 +44,7 @@ func (d *Daemon) load(ctx context.Context) bool {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(loadRetry):
+		case <-time.After(pause):
 		}
 	}
 	d.writing.Lock()
