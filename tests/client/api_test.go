@@ -34,7 +34,7 @@ func TestPythonAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, complaints := show(r.out, ""), show(r.err, "")
+	out, complaints := show(r.out), show(r.err)
 	const expected = "testdata/api.out"
 	want, err := os.ReadFile(expected)
 	if err != nil && !*update {

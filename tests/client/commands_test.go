@@ -156,7 +156,7 @@ func (p *platform) try(t *testing.T, file string, s *step, all *rows) {
 		return
 	}
 	all.cover(covered, s.words...)
-	out, complaints := show(r.out, ""), show(r.err, "")
+	out, complaints := show(r.out), show(r.err)
 	if r.code == s.code && matches(s.out, out) && matches(s.err, complaints) {
 		return
 	}
@@ -165,14 +165,7 @@ func (p *platform) try(t *testing.T, file string, s *step, all *rows) {
 		return
 	}
 	t.Errorf("%s: exit code %d, expected %d\nprinted:\n%s%s\nexpected:\n%s%s", title, r.code, s.code,
-		out, prefixed(complaints), s.out, prefixed(s.err))
-}
-
-func prefixed(text string) string {
-	if text == "" {
-		return ""
-	}
-	return "! " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n! ") + "\n"
+		out, marked("!", complaints), s.out, marked("!", s.err))
 }
 
 // trace is how Python says that it did not expect something.

@@ -36,7 +36,7 @@ func TestSwitch(t *testing.T) {
 	expect := func(line string, code int, want ...string) {
 		t.Helper()
 		r, err := p.run(t, "alice", "", words(line)...)
-		if got := r.out + r.err; err != nil || r.code != code || !matches(strings.Join(want, "\n")+"\n", show(got, "")) {
+		if got := r.out + r.err; err != nil || r.code != code || !matches(strings.Join(want, "\n")+"\n", show(got)) {
 			t.Errorf("%s: %v, exit code %d\n%s", line, err, r.code, got)
 		}
 	}

@@ -86,7 +86,7 @@ func words(line string) []string {
 }
 
 // show writes what was printed as it stands in a session.
-func show(text, prefix string) string {
+func show(text string) string {
 	if text == "" {
 		return ""
 	}
@@ -99,16 +99,22 @@ func show(text, prefix string) string {
 	var b strings.Builder
 	for line := range strings.SplitSeq(text, "\n") {
 		rest := strings.TrimRight(line, " ")
-		line = rest + strings.Repeat("·", len(line)-len(rest))
-		b.WriteString(strings.TrimSuffix(prefix, strings.Repeat(" ", max(0, 1-len(line)))) + line + "\n")
+		b.WriteString(rest + strings.Repeat("·", len(line)-len(rest)) + "\n")
+	}
+	return b.String()
+}
+
+// marked writes a mark before each line.
+func marked(mark, text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(strings.TrimRight(mark+" "+line, " \n") + "\n")
 	}
 	return b.String()
 }
 
 // source writes a step as it stands in a session.
 func (s *step) source() string {
-	var b strings.Builder
-	b.WriteString(s.comment)
 	var line []string
 	for _, word := range s.words {
 		if word == "" || strings.ContainsAny(word, " (|{[") {
@@ -119,21 +125,14 @@ func (s *step) source() string {
 	if !s.command {
 		return s.comment + "* " + strings.Join(line, " ") + "\n"
 	}
-	fmt.Fprintf(&b, "%s$ %s\n", s.user, strings.Join(line, " "))
-	for input := range strings.Lines(s.input) {
-		b.WriteString("< " + input)
-	}
-	b.WriteString(s.out)
-	for text := range strings.Lines(s.err) {
-		b.WriteString(strings.TrimSuffix("! ", strings.Repeat(" ", max(0, 2-len(text)))) + text)
-	}
+	text := s.comment + s.user + "$ " + strings.Join(line, " ") + "\n" + marked("<", s.input) + s.out + marked("!", s.err)
 	switch {
 	case s.later:
-		b.WriteString("? later\n")
+		text += "? later\n"
 	case s.code != 0:
-		fmt.Fprintf(&b, "? %d\n", s.code)
+		text += fmt.Sprintf("? %d\n", s.code)
 	}
-	return b.String()
+	return text
 }
 
 var placeholders = strings.NewReplacer(
