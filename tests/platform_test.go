@@ -260,10 +260,11 @@ func bootFilesStay(l *lab) {
 	}
 }
 
-// killEachUnit kills the process of each unit in turn: each comes back, no node
-// reboots, the client is served.
+// killEachUnit kills the process of each unit in turn, while the node logs and users call:
+// each comes back, no node reboots, no log stream is cut, the client is served.
 func killEachUnit(l *lab) {
 	l.eventually("health", l.healthy)
+	l.daemonIsHealthy()
 	units, err := l.units(l.t.Context())
 	if err != nil {
 		l.t.Fatal(err)
@@ -279,6 +280,8 @@ func killEachUnit(l *lab) {
 	if len(names) < 12 {
 		l.t.Fatalf("only %d units have a process: %v", len(names), names)
 	}
+	load := l.startLoad()
+	defer load.end()
 	for _, name := range names {
 		began := time.Now()
 		l.SSH(l.t.Context(), fmt.Sprintf("kill -9 %d", units[name].PID)) // for sshd the session may end too
@@ -293,7 +296,13 @@ func killEachUnit(l *lab) {
 			return l.healthy(ctx)
 		})
 		l.t.Logf("%s is back after %.1f s", name, time.Since(began).Seconds())
+		if slices.Contains(daemonProcesses, name) {
+			l.daemonIsHealthy()
+		}
 	}
+	// What was received and not stored yet goes with server-main, two seconds of it at
+	// most; the same is allowed for the database and server-db.
+	load.check(3 * 2 * 2 * perSecond)
 	l.eventually("service to clients", func(ctx context.Context) error {
 		stdout, stderr, code, err := l.Walt(ctx, "node", "show")
 		if err != nil || code != 0 || !strings.Contains(stdout, "bench-1") {
