@@ -63,12 +63,12 @@ func (d *load) calls(ctx context.Context) {
 			if within.Err() != nil {
 				d.hung.CompareAndSwap(nil, &err)
 			}
-			select { // as a user who tries again
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
 		}
 		cancel()
+		select { // the emulated processor has more to do than this
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
