@@ -130,7 +130,8 @@ type Daemon struct {
 	links    *worker // stores the topology
 	moves    *worker // forgets where nodes were connected that were found elsewhere
 	exposed  exposer
-	commands *quota.Quota // that run for clients of streams
+	commands *quota.Quota  // that run for clients of streams
+	starting chan struct{} // held for startPause by each command that starts
 	labels   labels
 	loaded   chan struct{}
 	// resumed holds addresses whose boot an earlier life of the daemon has announced, and
@@ -169,6 +170,7 @@ func New(config Config) *Daemon {
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.measures = d.newMeasures()
 	d.giving = make(chan struct{}, maxGiving)
+	d.starting = make(chan struct{}, 1)
 	d.monitor = nodes.NewMonitor(d.bootExpired)
 	d.idle = nodes.NewIdle(powersaveAfter, d.sleep)
 	d.mounts = newWorker("prepare mounts", d.reconcile, 0)

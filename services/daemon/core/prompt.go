@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/terminal"
@@ -120,10 +121,22 @@ const (
 
 var errManyCommands = errors.New("too many commands are running, try again later")
 
-// claim takes a place among the commands that run; release gives it back.
+// startPause is the least time between the starts of two commands. The start of a process
+// stops one of the threads that serve everybody; a flood of them would leave none.
+const startPause = 10 * time.Millisecond
+
+// claim takes a place among the commands that run, and waits until one more may start;
+// release gives the place back.
 func (s *stream) claim() (release func(), err error) {
 	if !s.commands.Take(s.peer) {
 		return nil, errManyCommands
+	}
+	select {
+	case s.starting <- struct{}{}:
+		time.AfterFunc(startPause, func() { <-s.starting })
+	case <-s.Done():
+		s.commands.Give(s.peer)
+		return nil, s.Err()
 	}
 	return func() { s.commands.Give(s.peer) }, nil
 }
