@@ -3,8 +3,8 @@
 // calls of server-main on a connector, each in its own goroutine.
 //
 // What it does so far is SNMP: the neighbours and the forwarding tables of switches, and
-// the power of their ports. Each answer comes within a bounded time, whatever a switch
-// says. Calls of other names are refused.
+// the power of their ports; and to try accounts at registries of images. Each answer comes
+// within a bounded time, whatever a stranger says. Calls of other names are refused.
 package blocking
 
 import (
@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 
+	"github.com/waltos/waltos/services/daemon/blocking/registry"
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
@@ -65,6 +66,12 @@ func (s *Service) Handle(ctx context.Context, _ *connector.Peer, method string, 
 		return with(body, func(sw Switch) (any, error) { return s.labels(ctx, sw) })
 	case "power":
 		return with(body, func(request powerRequest) (any, error) { return s.power(ctx, request), nil })
+	case "login":
+		return with(body, func(request loginRequest) (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, loginLimit)
+			defer cancel()
+			return nil, registry.Login(ctx, request.Registry, request.Username, request.Password)
+		})
 	}
 	return nil, fmt.Errorf("%s is not available on this server yet", method)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/blocking/registry"
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
@@ -22,7 +23,9 @@ const (
 	// longer, in case server-blocking hangs.
 	exploreLimit = 90 * time.Second
 	powerLimit   = 60 * time.Second
-	grace        = 5 * time.Second
+	// loginLimit is longer than the requests of a login may take together.
+	loginLimit = 90 * time.Second
+	grace      = 5 * time.Second
 )
 
 // Switch is a switch, and how it is talked to.
@@ -102,6 +105,17 @@ func (c *Client) Power(ctx context.Context, sw Switch, ports []int, on bool) ([]
 		}
 	}
 	return errs, nil
+}
+
+// loginRequest asks to try an account.
+type loginRequest struct {
+	Registry           registry.Registry
+	Username, Password string
+}
+
+// Login tries an account at a registry of images. The end of ctx ends the attempt too.
+func (c *Client) Login(ctx context.Context, r registry.Registry, username, password string) error {
+	return c.call(ctx, loginLimit, "login", loginRequest{r, username, password}, nil)
 }
 
 func (c *Client) call(ctx context.Context, limit time.Duration, method string, arg, reply any) error {

@@ -114,6 +114,8 @@ type Config struct {
 	Peers      Peers
 	// Print is the daemon's own log.
 	Print func(format string, args ...any)
+	// Registries may be nil: none is spoken with.
+	Registries Registries
 }
 
 // Daemon is the server of one platform.

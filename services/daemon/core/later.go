@@ -2,7 +2,6 @@ package core
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -109,18 +108,6 @@ func (c *call) updateDefaultImages() (any, error) {
 		return nil, nil
 	}
 	return c.notYet("updating default images is", nil)
-}
-
-// registryLogin answers an unknown label as a login that failed, where 10.0 fails (CN-38).
-func (c *call) registryLogin() (any, error) {
-	label := c.text("reg_name")
-	for _, r := range c.Site.Registries {
-		if r.Label == label && r.API != "docker-hub" && r.Auth == "none" {
-			return true, nil
-		}
-	}
-	c.out(fmt.Sprintf("Sorry, %s registry login FAILED.\n", label))
-	return false, nil
 }
 
 func (c *call) searchImages() (any, error) { return c.notYet("searching images is", false) }

@@ -130,7 +130,7 @@ func open(ctx context.Context, o options) (*process, error) {
 		Keeper:  nodes.Keeper{Store: notify.StoreFD, Remove: notify.RemoveFD},
 		Wheels:  o.wheels,
 		Trace:   o.trace,
-		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking,
+		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking, Registries: p.blocking,
 		Interfaces: interfaceMACs,
 		SSH:        remote.Default(),
 		SQL:        o.prompt(),

@@ -34,7 +34,8 @@ type native struct {
 	stop    func() // ends server-main
 }
 
-func startNative(t *testing.T) *native {
+// startNative starts a daemon; blocks are added to its site file.
+func startNative(t *testing.T, blocks ...string) *native {
 	n := &native{t: t, sockets: dbtest.Start(t).Serve(), wheels: t.TempDir()}
 	// What ssh would do on the node is done here: its last argument is run by a shell.
 	n.ssh = filepath.Join(t.TempDir(), "ssh")
@@ -44,7 +45,7 @@ func startNative(t *testing.T) *native {
 	}
 	n.site = filepath.Join(t.TempDir(), "walt.hcl")
 	// The loopback is walt-net, so that connections of the test come from a device.
-	text := "network \"walt-net\" { ip = \"127.0.0.5/24\" }\n"
+	text := "network \"walt-net\" { ip = \"127.0.0.5/24\" }\n" + strings.Join(blocks, "")
 	if err := os.WriteFile(n.site, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

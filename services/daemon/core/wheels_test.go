@@ -3,6 +3,7 @@ package core
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,6 +44,52 @@ func TestWheelsAreComplete(t *testing.T) {
 	}
 }
 
+// openInputs gives access to what the lock names, the real client among it.
+func openInputs(t *testing.T) *inputs.Inputs {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("downloads packages")
+	}
+	in, err := inputs.Open(inputs.Options{Appliance: "../../../image/appliance.hcl", Override: true, Progress: fetch.NewProgress(os.Stderr)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Ensure(t.Context(), inputs.Python); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// realClient returns a command that runs a script in Python, where the real client finds
+// its configuration: that of alice, with more below it. The arguments of the script are
+// the host and the port of the API, then its own.
+func (n *native) realClient(t *testing.T, in *inputs.Inputs, more, script string, args ...string) *exec.Cmd {
+	t.Helper()
+	host, port, err := net.SplitHostPort(n.api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, ".walt"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := "walt:\n  server: " + host + "\n  username: alice\n" + more
+	if err := os.WriteFile(filepath.Join(home, ".walt", "config"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	site, err := in.Client(t.Context(), "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	python, err := in.Toolbox(t.Context(), inputs.Python)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := python.Command(t.Context(), "python3", append([]string{"-c", script, host, port}, args...)...)
+	command.Env = append(command.Env, "PYTHONPATH="+site.Path("."), "HOME="+home)
+	return command
+}
+
 // update runs the updater of the real client as one of another version does, but for
 // pip: the files that it would install are copied to the folder named.
 const update = `
@@ -73,16 +120,7 @@ except Restarted:
 // TestCN29UpdateOfClients has the real client of another version fetch the wheels of the
 // lock from the daemon, and pip install them.
 func TestCN29UpdateOfClients(t *testing.T) {
-	if testing.Short() {
-		t.Skip("downloads packages")
-	}
-	in, err := inputs.Open(inputs.Options{Appliance: "../../../image/appliance.hcl", Override: true, Progress: fetch.NewProgress(os.Stderr)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := in.Ensure(t.Context(), inputs.Python); err != nil {
-		t.Fatal(err)
-	}
+	in := openInputs(t)
 	shipped, err := in.Shipped()
 	if err != nil {
 		t.Fatal(err)
@@ -108,32 +146,16 @@ func TestCN29UpdateOfClients(t *testing.T) {
 		t.Fatalf("answer of type %T", answer)
 	}
 
-	home, received := t.TempDir(), t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, ".walt"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	host, port, err := net.SplitHostPort(n.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := "walt:\n  server: " + host + "\n  username: alice\n"
-	if err := os.WriteFile(filepath.Join(home, ".walt", "config"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	site, err := in.Client(t.Context(), "client")
-	if err != nil {
-		t.Fatal(err)
-	}
-	python, err := in.Toolbox(t.Context(), inputs.Python)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := python.Command(t.Context(), "python3", "-c", update, host, port, received)
-	client.Env = append(client.Env, "PYTHONPATH="+site.Path("."), "HOME="+home)
+	received := t.TempDir()
+	client := n.realClient(t, in, "", update, received)
 	if out, err := client.CombinedOutput(); err != nil || !strings.Contains(string(out), "Auto-upgrading") || !strings.HasSuffix(string(out), "restarted\n") {
 		t.Fatalf("the client: %v\n%s", err, out)
 	}
 
+	python, err := in.Toolbox(t.Context(), inputs.Python)
+	if err != nil {
+		t.Fatal(err)
+	}
 	installed := t.TempDir()
 	args := []string{"-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--disable-pip-version-check", "--target", installed}
 	for _, w := range shipped {
