@@ -25,6 +25,7 @@ type call struct {
 	peer   netip.Addr
 	method *method
 	values []any // of the parameters
+	quiet  bool  // print on no output of the client but that of errors
 }
 
 // errSilent ends a call without a word: its client has left, or has no user name.
@@ -66,13 +67,20 @@ func (c *call) talks() bool { return c.api == "CSAPI" }
 
 // out prints on the output of the client. A client that has left hears nothing, and its
 // call goes on: that is no error (client-api §1.6).
-func (c *call) out(s string) { c.say("stdout.write", s) }
+func (c *call) out(s string) {
+	if !c.quiet {
+		c.say("stdout.write", s)
+	}
+}
 
 // err prints on the error output of the client.
 func (c *call) err(s string) { c.say("stderr.write", s) }
 
 // busy tells what the client is waiting for; "" is the default.
 func (c *call) busy(label string) {
+	if c.quiet {
+		return
+	}
 	if label == "" {
 		c.say("set_default_busy_label")
 		return

@@ -25,7 +25,7 @@ func (c *call) shellAutocomplete() (any, error) {
 	}
 	within, cancel := context.WithTimeout(c.Context, completionTimeout)
 	defer cancel()
-	c.Context = within
+	c.Context, c.quiet = within, true
 	partial := argv[len(argv)-1]
 	candidates, err := c.candidates(argv[0], argv[1:len(argv)-1], partial)
 	var refusal *text.Refusal
@@ -117,12 +117,14 @@ func (c *call) imageCandidates(kind, user string) []string {
 	if kind == "IMAGE_OR_DEFAULT" {
 		names = append(names, "default")
 	}
-	for _, i := range c.images() {
-		if i.User == user {
-			names = append(names, i.Name)
-			if !strings.Contains(i.Name, ":") {
-				names = append(names, i.Name+":latest")
-			}
+	images, err := c.userImages(user)
+	if err != nil {
+		return names // completion is only a help
+	}
+	for _, i := range images {
+		names = append(names, i.Name)
+		if !strings.Contains(i.Name, ":") {
+			names = append(names, i.Name+":latest")
 		}
 	}
 	return names

@@ -114,8 +114,9 @@ func TestCN15CompletionIsAnswered(t *testing.T) {
 		}
 	}
 	bob := newUser("robert") // who has no image yet
-	if got, err := p.do(t, bob, "shell_autocomplete", "robert", pickle.Tuple{"IMAGE", "walt", "image", "shell", ""}); err != nil || bob.said() != "" {
-		t.Errorf("%q, %v", got, err)
+	got, err := p.do(t, bob, "shell_autocomplete", "robert", pickle.Tuple{"IMAGE", "walt", "image", "shell", "rpi"})
+	if said := bob.said(); got != "rpi-b-default" || err != nil || said != "" {
+		t.Errorf("%q, %v, printed %q", got, err, said)
 	}
 	// The database is away.
 	p.store.mu.Lock()
