@@ -121,10 +121,6 @@ func (m *Manager) BootDir(id, model string) string {
 	return filepath.Join(root, "boot", model)
 }
 
-// NodeHostKey returns the line of known_hosts that tells the host key of all nodes,
-// which is also the content of State/ssh/known_hosts.nodes.
-func (m *Manager) NodeHostKey() string { return m.keys.knownHosts }
-
 // Reconcile brings mounts, exports and the tree of nodes in line with devices, all
 // of the platform's. An image that cannot be mounted is left out and reported in
 // the error; all the rest is done nevertheless.

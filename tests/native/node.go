@@ -31,7 +31,6 @@ type Node struct {
 	// asked are the control requests received.
 	asked []string
 	fail  bool // control requests are refused
-	boots int
 }
 
 // dialFrom connects from the address of a device.
@@ -175,15 +174,7 @@ func (n *Node) Boot() {
 	io.WriteString(conn, "\n")
 	n.mu.Lock()
 	n.boot = conn
-	n.boots++
 	n.mu.Unlock()
-}
-
-// Boots is how often the node has booted.
-func (n *Node) Boots() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.boots
 }
 
 // Log sends lines to a log stream of the node, and waits until the server has read them.

@@ -284,7 +284,7 @@ func (p *process) run(ctx context.Context) error {
 // loaded.
 func (p *process) resumeLogs(ctx context.Context, all *sync.WaitGroup) {
 	for name, files := range notify.Files() {
-		if !strings.HasPrefix(name, "log:") {
+		if !logs.IsKept(name) {
 			continue
 		}
 		for _, f := range files {

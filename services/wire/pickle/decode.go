@@ -73,9 +73,6 @@ func NewDecoder(r *bufio.Reader, limits Limits) *Decoder {
 	return &Decoder{r: r, limits: limits.orDefault(), words: map[string]any{}}
 }
 
-// NewUnmarshaler returns a decoder of pickles in memory: of its Unmarshal only.
-func NewUnmarshaler(limits Limits) *Decoder { return NewDecoder(nil, limits) }
-
 // Unmarshal decodes data, which must be exactly one pickle.
 func Unmarshal(data []byte, limits Limits) (any, error) {
 	d := Decoder{limits: limits.orDefault()}
