@@ -66,9 +66,10 @@ func TestDumpLogs(t *testing.T) {
 	}
 }
 
-func TestSendLogs(t *testing.T) {
-	got := make(chan string, 1)
-	address := serve(t, func(conn net.Conn, r *bufio.Reader) {
+// serveLogs is a server that takes one log stream, and gives what it received.
+func serveLogs(t *testing.T) (address string, got chan string) {
+	got = make(chan string, 1)
+	return serve(t, func(conn net.Conn, r *bufio.Reader) {
 		var text strings.Builder
 		for !strings.HasSuffix(text.String(), "\nCLOSE\n") {
 			line, err := r.ReadString('\n')
@@ -78,7 +79,11 @@ func TestSendLogs(t *testing.T) {
 			text.WriteString(line)
 		}
 		got <- text.String()
-	})
+	}), got
+}
+
+func TestSendLogs(t *testing.T) {
+	address, got := serveLogs(t)
 	if err := SendLogs(t.Context(), address, "walt-init", "a", "b"); err != nil {
 		t.Fatal(err)
 	}

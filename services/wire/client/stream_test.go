@@ -207,18 +207,7 @@ func TestNotifyBoot(t *testing.T) {
 }
 
 func TestStampedLogs(t *testing.T) {
-	got := make(chan string, 1)
-	address := serve(t, func(conn net.Conn, r *bufio.Reader) {
-		var text strings.Builder
-		for !strings.HasSuffix(text.String(), "\nCLOSE\n") {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				break
-			}
-			text.WriteString(line)
-		}
-		got <- text.String()
-	})
+	address, got := serveLogs(t)
 	l, err := OpenLogs(t.Context(), address, "s", true)
 	if err != nil {
 		t.Fatal(err)
