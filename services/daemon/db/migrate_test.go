@@ -137,9 +137,10 @@ func TestMigrationZone(t *testing.T) {
 func TestInterruptedMigration(t *testing.T) {
 	p := dbtest.Start(t)
 	load(t, p, "4")
-	look := p.Connect("walt")
+	// A transaction sees the activity of others as it was when it first looked.
+	blocker, look := p.Connect("walt"), p.Connect("walt")
 	// The migration is held up where it makes an index of checkpoints, near its end.
-	_, err := look.Exec(t.Context(), `BEGIN; LOCK TABLE checkpoints IN ACCESS EXCLUSIVE MODE`, pgx.QueryExecModeSimpleProtocol)
+	_, err := blocker.Exec(t.Context(), `BEGIN; LOCK TABLE checkpoints IN ACCESS EXCLUSIVE MODE`, pgx.QueryExecModeSimpleProtocol)
 	must(t, err)
 	c := db.Dial(filepath.Join(p.Serve(), filepath.Base(db.Socket)))
 	defer c.Close()
