@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,8 @@ const apiClients = 8
 // of as many bytes over TCP, and the listing of nodes with the bare SELECT that upstream
 // answers it by.
 func BenchmarkAPI(b *testing.B) {
+	// As each process of the daemon, so that waking idle processors is not what is measured.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2)))
 	small, large := newDaemon(b), newDaemonOf(b, 200)
 	for n, d := range map[int]*daemon{1: small, 200: large} {
 		shown, err := d.session().Call(b.Context(), "show_nodes", "alice", true)
