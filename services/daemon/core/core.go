@@ -192,7 +192,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 	all.Go(func() { d.news.run(ctx) })
 	all.Go(func() { d.reloads.run(ctx) })
 	all.Go(func() {
-		if !d.load(ctx) {
+		off, loaded := d.load(ctx)
+		if !loaded {
 			return
 		}
 		ready()
@@ -200,7 +201,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		all.Go(func() { d.exposes.run(ctx) })
 		all.Go(func() { d.links.run(ctx) })
 		all.Go(func() { d.moves.run(ctx) })
-		all.Go(func() { d.restoreAll(ctx) })
+		all.Go(func() { d.restoreAll(ctx, off) })
 		all.Go(func() { d.idle.Run(ctx) })
 		d.monitor.Run(ctx)
 	})

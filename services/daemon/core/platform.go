@@ -27,9 +27,9 @@ const (
 	publishPause = 50 * time.Millisecond
 )
 
-// load fills the registry from the database, however long that takes. It returns false
-// if ctx ended before.
-func (d *Daemon) load(ctx context.Context) bool {
+// load fills the registry from the database, however long that takes. It returns the
+// ports that an earlier life of the daemon has left off, and false if ctx ended before.
+func (d *Daemon) load(ctx context.Context) (off []PoEPort, loaded bool) {
 	var all db.Everything
 	pause := firstRetry
 	for last := ""; ; pause = min(2*pause, loadRetry) {
@@ -43,7 +43,7 @@ func (d *Daemon) load(ctx context.Context) bool {
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return nil, false
 		case <-time.After(pause):
 		}
 	}
@@ -57,9 +57,10 @@ func (d *Daemon) load(ctx context.Context) bool {
 		}
 	}
 	d.writing.Unlock()
+	off = d.offPorts(func(db.PoEOff) bool { return true }) // before any call cuts others
 	close(d.loaded)
 	d.changed()
-	return true
+	return off, true
 }
 
 func (d *Daemon) tryLoad(ctx context.Context, all *db.Everything) error {

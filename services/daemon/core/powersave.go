@@ -109,8 +109,7 @@ func (c *call) wakeUp(devices []*registry.Device) {
 
 // restoreAll gives power back to the ports that an earlier life of the daemon has left
 // off, until all of them have it or ctx ends.
-func (d *Daemon) restoreAll(ctx context.Context) {
-	left := d.offPorts(func(db.PoEOff) bool { return true })
+func (d *Daemon) restoreAll(ctx context.Context, left []PoEPort) {
 	for first := true; len(left) > 0; first = false {
 		var failed []PoEPort
 		for i, err := range d.restore(ctx, left) {
