@@ -132,7 +132,7 @@ func (c *call) imageCandidates(kind, user string) []string {
 
 func (c *call) linkCandidates(user, partial string) []string {
 	if !strings.HasPrefix(partial, "walt:") {
-		return append([]string{"docker", "walt"}, c.registryLabels()...)
+		return c.cloneLocations()
 	}
 	var links []string
 	for _, i := range c.images() {
@@ -141,6 +141,11 @@ func (c *call) linkCandidates(user, partial string) []string {
 		}
 	}
 	return links
+}
+
+// cloneLocations are what the link of an image to be cloned begins with.
+func (c *call) cloneLocations() []string {
+	return append([]string{"docker", "walt"}, c.registryLabels()...)
 }
 
 func (c *call) registryLabels() []string {

@@ -119,10 +119,7 @@ var clonableLink = regexp.MustCompile(`^([^:/]+):[^:/]+/[^:/]+(:[^:/]+)?$`)
 // get nothing they understand (CN-10).
 func (c *call) cloneImage() (any, error) {
 	failed := pickle.NewDict("status", "FAILED")
-	locations := []string{"docker", "walt"}
-	for _, r := range c.Site.Registries {
-		locations = append(locations, r.Label)
-	}
+	locations := c.cloneLocations()
 	parts := clonableLink.FindStringSubmatch(c.text("clonable_link"))
 	if parts == nil || !contains(locations, parts[1]) {
 		return c.fail(text.InvalidLink(locations), failed)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/waltos/waltos/services/daemon/trackexec/command"
 	"github.com/waltos/waltos/services/daemon/trackexec/timeline"
 )
 
@@ -47,16 +48,13 @@ func Main(ctx context.Context, args []string) int {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
-	ran := false
 	cmd := &cobra.Command{
 		Use:   Name + " [OPTIONS] DIR",
 		Short: "Show the slowest operations of an execution trace of the WalT daemon",
 		Long: "Show the slowest operations of the execution trace in DIR: that of a process, or of all\n" +
 			"processes of a run, such as /var/log/walt/trackexec/latest.",
-		SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true,
 		Args: func(cmd *cobra.Command, args []string) error { return check(cmd, args, &o) },
 		RunE: func(_ *cobra.Command, args []string) error {
-			ran = true
 			t, err := timeline.Open(args[0], func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) })
 			if err != nil {
 				return err
@@ -68,19 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd.Flags().StringVar(&o.column, "sort-column", string(byCumulated), "what to sort by: cumulated-runtime, average-runtime or frequency")
 	cmd.Flags().StringVar(&o.id, "file-id", "", "show the slowest occurrences of the operation with this `ID`")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
-	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return 0
-	case !ran:
-		fmt.Fprintf(stderr, "%s: %v\nTry %s --help.\n", Name, err, Name)
-		return 2
-	}
-	fmt.Fprintln(stderr, err)
-	return 1
+	return command.Run(ctx, cmd, args, stdout, stderr)
 }
 
 // check refuses arguments that make no sense.

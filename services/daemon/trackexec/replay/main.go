@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/waltos/waltos/services/daemon/trackexec/command"
 	"github.com/waltos/waltos/services/daemon/trackexec/timeline"
 )
 
@@ -33,32 +34,19 @@ func Main(ctx context.Context, args []string) int {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	asJSON, ran := false, false
+	asJSON := false
 	cmd := &cobra.Command{
 		Use:   Name + " DIR",
 		Short: "Browse the execution trace of a process of the WalT daemon",
 		Long: "Browse the execution trace in DIR: that of a process, or of all processes of a run,\n" +
 			"such as /var/log/walt/trackexec/latest. Where the output is no terminal, print it.\n\n" + help,
-		Args: cobra.ExactArgs(1), SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true,
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			ran = true
 			return replay(args[0], asJSON, stdout, stderr)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the events as lines of JSON")
-	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return 0
-	case !ran:
-		fmt.Fprintf(stderr, "%s: %v\nTry %s --help.\n", Name, err, Name)
-		return 2
-	}
-	fmt.Fprintln(stderr, err)
-	return 1
+	return command.Run(ctx, cmd, args, stdout, stderr)
 }
 
 // maxWarnings is how many of them are printed after browsing.
