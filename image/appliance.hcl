@@ -152,7 +152,10 @@ node_image "waltplatform/pc-x86-64-default:latest" {
 
 # Programs that the build runs and tests judge with.
 tool "build" {
-  packages = ["erofs-utils", "kmod", "systemd-boot-efi", "dosfstools", "mtools", "gdisk", "cryptsetup-bin", "e2fsprogs"]
+  packages = [
+    "erofs-utils", "kmod", "systemd-boot-efi", "dosfstools", "mtools", "gdisk", "cryptsetup-bin", "e2fsprogs",
+    "sbsigntool", "efitools", "openssl", "minisign",
+  ]
 }
 
 # Programs of the lab.
