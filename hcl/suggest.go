@@ -1,6 +1,10 @@
 package hcl
 
-import "github.com/agext/levenshtein"
+import (
+	"fmt"
+
+	"github.com/agext/levenshtein"
+)
 
 // nearest returns the name of the list that is within two edits of the given one,
 // or "".
@@ -12,4 +16,12 @@ func nearest(name string, names []string) string {
 		}
 	}
 	return best
+}
+
+// didYouMean ends a sentence about an unknown name with the known one that is near, if any.
+func didYouMean(name string, names []string) string {
+	if near := nearest(name, names); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
 }

@@ -2,273 +2,277 @@ package hcl
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"sort"
-	"strconv"
-	"strings"
 	"time"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
 )
 
+// The schema of unit files. The comments are the text of the reference page (UNITS.md). The
+// tag plan:"live" marks what can change without a restart of the unit.
+
 // Unit is one thing that the supervisor runs.
 type Unit struct {
-	Name        string `hcl:"name,label"`
-	Description string `hcl:"description,optional"`
+	// Name is made of lower-case letters, digits and dashes, and starts with a letter.
+	Name string `hcl:"name,label"`
 
-	// Type is "service" (default: a process that stays), "oneshot" (a command
-	// that ends; the unit then counts as running until stopped) or "group" (no
-	// process: a name for its Needs and Wants).
+	// Description says what the unit is for, in a few words.
+	Description string `hcl:"description,optional" plan:"live"`
+
+	// Type is "service" (default: a process that stays), "oneshot" (a command that ends;
+	// the unit then counts as running until it is stopped) or "group" (no process: a name
+	// for what it needs and wants).
 	Type string `hcl:"type,optional"`
 
-	Exec []string   `hcl:"exec,optional"` // argument vector; absolute program path
-	Pre  [][]string `hcl:"pre,optional"`  // commands run before Exec, in order, as the unit's user
-	Stop []string   `hcl:"stop,optional"` // oneshot: command that undoes Exec when the unit is stopped
+	// Exec is the argument vector; it begins with the absolute path of the program.
+	Exec []string `hcl:"exec,optional"`
+	// Pre are commands that are run before exec, in order, as the unit's user. One that
+	// fails ends the start.
+	Pre [][]string `hcl:"pre,optional"`
+	// Stop is the command that undoes exec of a oneshot when the unit is stopped.
+	Stop []string `hcl:"stop,optional"`
 
+	// Environment is added to PATH, HOME, USER, LOGNAME, SHELL and LANG.
 	Environment map[string]string `hcl:"environment,optional"`
-	Directory   string            `hcl:"directory,optional"` // working directory, default /
-	User        string            `hcl:"user,optional"`      // default root
-	Groups      []string          `hcl:"groups,optional"`    // supplementary groups
-
-	// Capabilities a non-root user keeps, as "CAP_NET_RAW".
+	// Directory is the working directory; default "/".
+	Directory string `hcl:"directory,optional"`
+	// User runs the unit; default "root".
+	User string `hcl:"user,optional"`
+	// Groups are supplementary groups, beside those of the user.
+	Groups []string `hcl:"groups,optional"`
+	// Capabilities are kept by a user that is not root, as "CAP_NET_RAW".
 	Capabilities []string `hcl:"capabilities,optional"`
 
-	Needs []string `hcl:"needs,optional"` // start after these, and fail when they fail
-	Wants []string `hcl:"wants,optional"` // start these too and wait for their first result, whatever it is
-	After []string `hcl:"after,optional"` // order only, if they are started at all
+	// Needs are started too and must run before this unit starts. When one of them fails for
+	// good, this unit is ended and blocked; a crash that ends in a restart does not touch it.
+	// Stopping one of them stops this unit first.
+	Needs []string `hcl:"needs,optional" plan:"live"`
+	// Wants are started too; this unit waits for their first result, whatever it is.
+	Wants []string `hcl:"wants,optional" plan:"live"`
+	// After is order only: this unit waits for those of them that are started at all, and is
+	// stopped before them.
+	After []string `hcl:"after,optional" plan:"live"`
+	// Binds is needs, and more: whenever one of them ends, by a crash, a restart or a stop,
+	// this unit is ended, and it is started again with it.
+	Binds []string `hcl:"binds,optional" plan:"live"`
 
-	// RuntimeDirectories are made below /run, StateDirectories below /var/lib,
-	// owned by the unit's user, mode 0755.
+	// OnDemand lets the unit start at the first connection to one of its sockets instead of
+	// at once. A service that ends with status 0 waits for the next connection.
+	OnDemand bool `hcl:"on_demand,optional" plan:"live"`
+
+	// RuntimeDirectories are made below /run, owned by the unit's user, mode 0755.
 	RuntimeDirectories []string `hcl:"runtime_directories,optional"`
-	StateDirectories   []string `hcl:"state_directories,optional"`
+	// StateDirectories are made below /var/lib, owned by the unit's user, mode 0755.
+	StateDirectories []string `hcl:"state_directories,optional"`
 
-	// FileDescriptors bounds what the unit may leave with the supervisor by
-	// sd_notify FDSTORE=1; they come back at its next start. Default 0: none.
-	FileDescriptors int `hcl:"file_descriptors,optional"`
+	// FileDescriptors bounds what the unit may leave with the supervisor by sd_notify
+	// FDSTORE=1; they come back, by name, at its next start, until FDSTOREREMOVE=1 or until
+	// they are connections that have ended. Default 0: none.
+	FileDescriptors int `hcl:"file_descriptors,optional" plan:"live"`
 
-	Sockets  []Socket `hcl:"socket,block"`
-	Ready    *Ready   `hcl:"ready,block"`
-	Restart  *Restart `hcl:"restart,block"`
-	Shutdown *Stopper `hcl:"shutdown,block"`
-	Limits   *Limits  `hcl:"limits,block"`
+	Sockets   []Socket   `hcl:"socket,block"`
+	Condition *Condition `hcl:"condition,block" plan:"live"`
+	Ready     *Ready     `hcl:"ready,block"`
+	Alive     *Alive     `hcl:"alive,block"`
+	Timer     *Timer     `hcl:"timer,block" plan:"live"`
+	Restart   *Restart   `hcl:"restart,block" plan:"live"`
+	Reload    *Reload    `hcl:"reload,block" plan:"live"`
+	Shutdown  *Stopper   `hcl:"shutdown,block" plan:"live"`
+	Limits    *Limits    `hcl:"limits,block"`
+
+	Range hcl2.Range `hcl:",def_range"`
+
+	// places of the dependencies in the file, by kind and name.
+	places map[dependency]hcl2.Range
+}
+
+// Socket is opened by the supervisor before the first start of the unit and kept across its
+// restarts, so that peers queue instead of being refused. It is passed by the sd_listen_fds
+// protocol with its label as LISTEN_FDNAMES entry.
+type Socket struct {
+	// Name is the label that the service knows the socket by.
+	Name string `hcl:"name,label"`
+	// Listen is "tcp:ADDR:PORT", "udp:ADDR:PORT" or "unix:/PATH"; an IPv6 address is in
+	// brackets.
+	Listen string `hcl:"listen"`
+	// Mode of a unix socket, octal; default "0600".
+	Mode string `hcl:"mode,optional"`
+	// User that owns a unix socket; default the unit's user.
+	User string `hcl:"user,optional"`
+	// Group of a unix socket; default the first group of its user.
+	Group string `hcl:"group,optional"`
+	// Backlog is the length of the listen queue; default 256.
+	Backlog int `hcl:"backlog,optional"`
 
 	Range hcl2.Range `hcl:",def_range"`
 }
 
-// Socket is opened by the supervisor before the first start of the unit and kept
-// across its restarts, so that peers queue instead of being refused. It is passed
-// by the sd_listen_fds protocol with its label as LISTEN_FDNAMES entry.
-type Socket struct {
-	Name   string `hcl:"name,label"`
-	Listen string `hcl:"listen"`        // "tcp:ADDR:PORT", "udp:ADDR:PORT" or "unix:/PATH"
-	Mode   string `hcl:"mode,optional"` // unix: octal permission, default "0600"
-	User   string `hcl:"user,optional"` // unix: owner, default the unit's user
-	Group  string `hcl:"group,optional"`
-	// Backlog is the listen queue length, default 256.
-	Backlog int `hcl:"backlog,optional"`
+// Condition must hold when the unit is about to start. If it does not, the unit is skipped: it
+// counts as done, and says why.
+type Condition struct {
+	// Exists lists paths that must all exist.
+	Exists []string `hcl:"exists,optional"`
+	// Missing lists paths of which none may exist.
+	Missing []string `hcl:"missing,optional"`
 }
 
-// Ready tells how the supervisor learns that a started service is ready; exactly
-// one kind is given. Without a ready block a service is ready once executed, and a
-// oneshot once it has ended with status 0.
+// Ready tells how the supervisor learns that a started service is ready; exactly one kind is
+// given. Without this block a service is ready once executed. A oneshot is ready once it has
+// ended with status 0.
 type Ready struct {
-	Notify  bool     `hcl:"notify,optional"`  // sd_notify READY=1
-	TCP     string   `hcl:"tcp,optional"`     // "ADDR:PORT" accepts a connection
-	Unix    string   `hcl:"unix,optional"`    // path accepts a connection
-	Exec    []string `hcl:"exec,optional"`    // command ends with status 0
-	Timeout string   `hcl:"timeout,optional"` // default "90s"
+	// Notify: the service says READY=1 by sd_notify.
+	Notify bool `hcl:"notify,optional" plan:"live"`
+	// FD: the service writes a newline to this descriptor, as s6 has it; 3 or more, beyond
+	// those of the sockets and of the descriptor store.
+	FD int `hcl:"fd,optional"`
+	// TCP: a connection to "ADDR:PORT" is accepted.
+	TCP string `hcl:"tcp,optional" plan:"live"`
+	// Unix: a connection to this socket path is accepted.
+	Unix string `hcl:"unix,optional" plan:"live"`
+	// HTTP: a GET of this address, "http://ADDR:PORT/PATH", is answered with status 2xx or 3xx.
+	HTTP string `hcl:"http,optional" plan:"live"`
+	// Exec: this command, run as the unit's user, ends with status 0.
+	Exec []string `hcl:"exec,optional" plan:"live"`
+	// Timeout is how long it may take, after which the unit is killed and has failed; default
+	// "90s". The service may have more by sd_notify EXTEND_TIMEOUT_USEC.
+	Timeout string `hcl:"timeout,optional" plan:"live"`
+}
+
+// Alive is the proof of life of a running service; exactly one kind is given. A service that
+// does not give it is ended and restarted as if it had failed.
+type Alive struct {
+	// Notify: the service says WATCHDOG=1 by sd_notify at least once in each period, which it
+	// finds in WATCHDOG_USEC; WATCHDOG=trigger asks for the restart.
+	Notify bool `hcl:"notify,optional"`
+	// TCP: a connection to "ADDR:PORT" is accepted.
+	TCP string `hcl:"tcp,optional" plan:"live"`
+	// Unix: a connection to this socket path is accepted. A socket that the supervisor holds
+	// proves nothing: it takes connections for a dead service too.
+	Unix string `hcl:"unix,optional" plan:"live"`
+	// HTTP: a GET of this address, "http://ADDR:PORT/PATH", is answered with status 2xx or 3xx.
+	HTTP string `hcl:"http,optional" plan:"live"`
+	// Exec: this command, run as the unit's user, ends with status 0.
+	Exec []string `hcl:"exec,optional" plan:"live"`
+	// Period is the time between two probes; default "30s".
+	Period string `hcl:"period,optional" plan:"live"`
+	// Timeout bounds one probe; default "5s", or the period if that is shorter.
+	Timeout string `hcl:"timeout,optional" plan:"live"`
+	// Threshold is how many probes in a row must fail; default 3, with notify always 1.
+	Threshold int `hcl:"threshold,optional" plan:"live"`
+	// Signal is what the service gets then; default the signal of its shutdown. "ABRT" or
+	// "QUIT" makes a Go program say what it was doing.
+	Signal string `hcl:"signal,optional" plan:"live"`
+}
+
+// Timer makes a oneshot a periodic job: starting the unit only schedules it, and starting it
+// once more runs it now. There is one run at a time: occasions that pass during a run are
+// dropped. A run that fails is told, and the next one comes all the same.
+type Timer struct {
+	// Every is the time between the starts of two runs, at least "1s".
+	Every string `hcl:"every,optional"`
+	// Daily is the time of day, "HH:MM", in the time zone of the machine.
+	Daily string `hcl:"daily,optional"`
+	// AfterBoot is when the first run comes, after the supervisor has started; default: every.
+	AfterBoot string `hcl:"after_boot,optional"`
+	// Jitter delays each run by a random time up to this; default "0s".
+	Jitter string `hcl:"jitter,optional"`
+	// Persistent remembers the last run across boots: a run that was missed while the machine
+	// was off is made up for after_boot (default at once), and one that is not due waits.
+	Persistent bool `hcl:"persistent,optional"`
 }
 
 // Restart is what happens when a service ends by itself.
 type Restart struct {
-	Policy string `hcl:"policy,optional"` // "always" (default), "on-failure", "never"
-	Delay  string `hcl:"delay,optional"`  // first delay, default "100ms"; doubles at each failure
-	Max    string `hcl:"max,optional"`    // cap of the delay, default "10s"
-	// GiveUp ends the attempts: "N in DURATION", default "20 in 5m"; "never" never does.
+	// Policy is "always" (default), "on-failure" or "never" (default of a oneshot).
+	Policy string `hcl:"policy,optional"`
+	// Delay is the first delay, default "100ms"; it doubles at each failure, and is shortened
+	// by up to a quarter at random.
+	Delay string `hcl:"delay,optional"`
+	// Max is the cap of the delay, default "10s". A run that lasts longer than this makes the
+	// delays begin anew.
+	Max string `hcl:"max,optional"`
+	// GiveUp ends the attempts: "N in DURATION", default "20 in 5m"; "never" never does. The
+	// unit has then failed; a start by hand forgets it.
 	GiveUp string `hcl:"give_up,optional"`
+}
+
+// Reload makes the service read its configuration again, at "waltctl reload UNIT"; exactly one
+// kind is given. A service that answers by sd_notify RELOADING=1 counts as reloading until
+// READY=1.
+type Reload struct {
+	// Signal is sent to the main process.
+	Signal string `hcl:"signal,optional"`
+	// Exec is run as the unit's user, in its control group.
+	Exec []string `hcl:"exec,optional"`
+	// Timeout bounds the reload, default "30s"; the service goes on in any case.
+	Timeout string `hcl:"timeout,optional"`
 }
 
 // Stopper is how a unit is stopped.
 type Stopper struct {
-	Signal  string `hcl:"signal,optional"`  // "TERM" (default), "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"
-	Timeout string `hcl:"timeout,optional"` // then its whole control group is killed; default "10s"
+	// Signal is sent to the main process first: "TERM" (default), "INT", "QUIT", "HUP", "USR1",
+	// "USR2", "ABRT" or "KILL".
+	Signal string `hcl:"signal,optional"`
+	// Timeout is how long it may take to end, default "10s"; then it is killed. The service may
+	// have more by sd_notify EXTEND_TIMEOUT_USEC.
+	Timeout string `hcl:"timeout,optional"`
+	// Kill is what is killed when the main process has ended or must: "group" (default), all
+	// that the unit has started; or "main", the main process alone, so that the rest outlives
+	// a crash or restart of it. A stop of the unit ends all in both cases.
+	Kill string `hcl:"kill,optional"`
 }
 
 // Limits bound the control group of a unit.
 type Limits struct {
-	Memory string `hcl:"memory,optional"` // memory.max as "256M"
-	Tasks  int    `hcl:"tasks,optional"`  // pids.max
-	CPU    int    `hcl:"cpu,optional"`    // cpu.weight, 1-10000
-	Files  int    `hcl:"files,optional"`  // RLIMIT_NOFILE, default 16384
+	// Memory in bytes (memory.max), with K, M or G, as "256M".
+	Memory string `hcl:"memory,optional" plan:"live"`
+	// Tasks is the number of processes and threads (pids.max).
+	Tasks int `hcl:"tasks,optional" plan:"live"`
+	// CPU is the share of the processor against other units (cpu.weight), 1 to 10000; 100 is
+	// the kernel's default.
+	CPU int `hcl:"cpu,optional" plan:"live"`
+	// Files is the number of open files (RLIMIT_NOFILE), default 16384.
+	Files int `hcl:"files,optional"`
 }
 
-type unitFile struct {
-	Units []*Unit `hcl:"unit,block"`
+// Probe is a question that is answered by trying; at most one kind is given.
+type Probe struct {
+	TCP, Unix, HTTP string
+	Exec            []string
 }
 
-var (
-	unitTypes       = []string{"service", "oneshot", "group"}
-	restartPolicies = []string{"always", "on-failure", "never"}
-	stopSignals     = []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"}
-)
+// Probe returns the probe of readiness; it is empty for what the service says itself.
+func (r *Ready) Probe() Probe { return Probe{r.TCP, r.Unix, r.HTTP, r.Exec} }
 
-// ParseUnits decodes the units of one file. Defaults are filled in and each unit is
-// checked alone; the graph they form is checked by [CheckGraph].
-func ParseUnits(src []byte, name string) ([]*Unit, error) {
-	d, err := parse(src, name)
-	if err != nil {
-		return nil, err
-	}
-	var file unitFile
-	if err := d.decode(&file, nil); err != nil {
-		return nil, err
-	}
-	for _, u := range file.Units {
-		u.complete()
-		u.check(d)
-	}
-	if err := d.err(); err != nil {
-		return nil, err
-	}
-	return file.Units, nil
-}
+// Probe returns the probe of life; it is empty for what the service says itself.
+func (a *Alive) Probe() Probe { return Probe{a.TCP, a.Unix, a.HTTP, a.Exec} }
 
-// LoadUnits decodes every *.hcl file of a folder, in name order, and checks the
-// graph of all their units.
-func LoadUnits(dir string) ([]*Unit, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.hcl"))
-	if err != nil {
-		return nil, fmt.Errorf("cannot list units: %w", err)
-	}
-	sort.Strings(paths)
-	var all []*Unit
-	for _, path := range paths {
-		src, err := readFile(path)
-		if err != nil {
-			return nil, err
-		}
-		units, err := ParseUnits(src, path)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, units...)
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("cannot load units: no unit in %s: %w", dir, os.ErrNotExist)
-	}
-	return all, CheckGraph(all)
-}
-
-// complete fills in the defaults, so that users of a Unit never test for absence.
-func (u *Unit) complete() {
-	setDefault(&u.Type, "service")
-	setDefault(&u.Directory, "/")
-	setDefault(&u.User, "root")
-	if u.Ready == nil {
-		u.Ready = &Ready{}
-	}
-	setDefault(&u.Ready.Timeout, "90s")
-	if u.Restart == nil {
-		u.Restart = &Restart{}
-	}
-	if u.Type == "oneshot" {
-		setDefault(&u.Restart.Policy, "never")
-	}
-	setDefault(&u.Restart.Policy, "always")
-	setDefault(&u.Restart.Delay, "100ms")
-	setDefault(&u.Restart.Max, "10s")
-	setDefault(&u.Restart.GiveUp, "20 in 5m")
-	if u.Shutdown == nil {
-		u.Shutdown = &Stopper{}
-	}
-	setDefault(&u.Shutdown.Signal, "TERM")
-	setDefault(&u.Shutdown.Timeout, "10s")
-	if u.Limits == nil {
-		u.Limits = &Limits{}
-	}
-	if u.Limits.Files == 0 {
-		u.Limits.Files = 16384
-	}
-	for i := range u.Sockets {
-		setDefault(&u.Sockets[i].Mode, "0600")
-		setDefault(&u.Sockets[i].User, u.User)
-		if u.Sockets[i].Backlog == 0 {
-			u.Sockets[i].Backlog = 256
-		}
-	}
-}
-
-func setDefault(field *string, value string) {
-	if *field == "" {
-		*field = value
-	}
-}
-
-func (u *Unit) check(d *document) {
-	refuse := func(format string, args ...any) {
-		d.refuse(&u.Range, fmt.Sprintf("Invalid unit %q", u.Name), format, args...)
-	}
-	oneOf := func(field, value string, allowed []string) {
-		if !slices.Contains(allowed, value) {
-			refuse("%s is %q; it must be one of %s.", field, value, strings.Join(allowed, ", "))
-		}
-	}
-	duration := func(field, value string) {
-		if v, err := time.ParseDuration(value); err != nil || v < 0 {
-			refuse("%s is %q; write a duration such as \"500ms\" or \"30s\".", field, value)
-		}
-	}
-	if !validName(u.Name) {
-		refuse("A unit name is made of lower-case letters, digits and dashes, and starts with a letter.")
-	}
-	oneOf("type", u.Type, unitTypes)
-	switch {
-	case u.Type == "group" && len(u.Exec) > 0:
-		refuse("A group runs nothing; remove exec or the type.")
-	case u.Type != "group" && len(u.Exec) == 0:
-		refuse("exec is missing.")
-	case len(u.Exec) > 0 && !filepath.IsAbs(u.Exec[0]):
-		refuse("exec begins with %q; the program must be an absolute path.", u.Exec[0])
-	}
-	for _, command := range u.Pre {
-		if len(command) == 0 || !filepath.IsAbs(command[0]) {
-			refuse("Each pre command must begin with the absolute path of a program.")
-		}
-	}
-	kinds := 0
-	for _, given := range []bool{u.Ready.Notify, u.Ready.TCP != "", u.Ready.Unix != "", len(u.Ready.Exec) > 0} {
+// kinds counts what is asked for.
+func (p Probe) kinds() int {
+	n := 0
+	for _, given := range []bool{p.TCP != "", p.Unix != "", p.HTTP != "", len(p.Exec) > 0} {
 		if given {
-			kinds++
+			n++
 		}
 	}
-	if kinds > 1 {
-		refuse("The ready block holds %d kinds of readiness; give one.", kinds)
-	}
-	oneOf("restart policy", u.Restart.Policy, restartPolicies)
-	oneOf("shutdown signal", u.Shutdown.Signal, stopSignals)
-	duration("ready timeout", u.Ready.Timeout)
-	duration("restart delay", u.Restart.Delay)
-	duration("restart max", u.Restart.Max)
-	duration("shutdown timeout", u.Shutdown.Timeout)
-	if _, _, err := u.Restart.Tries(); err != nil {
-		refuse("%v", err)
-	}
-	if _, err := ParseSize(u.Limits.Memory); u.Limits.Memory != "" && err != nil {
-		refuse("memory limit: %v.", err)
-	}
-	if u.Limits.CPU < 0 || u.Limits.CPU > 10000 {
-		refuse("cpu is %d; a weight is 1 to 10000.", u.Limits.CPU)
-	}
-	for _, s := range u.Sockets {
-		if network, _, ok := strings.Cut(s.Listen, ":"); !ok || !slices.Contains([]string{"tcp", "udp", "unix"}, network) {
-			refuse("socket %q listens on %q; write \"tcp:ADDR:PORT\", \"udp:ADDR:PORT\" or \"unix:/PATH\".", s.Name, s.Listen)
-		}
-	}
+	return n
 }
 
-// Tries returns how many starts within which time end the attempts; 0 means never.
+// Empty tells whether nothing is asked.
+func (p Probe) Empty() bool { return p.kinds() == 0 }
+
+// Dependencies lists every unit that must come before this one.
+func (u *Unit) Dependencies() []string {
+	return slices.Concat(u.Needs, u.Binds, u.Wants, u.After)
+}
+
+// Required lists the units without which this one cannot run.
+func (u *Unit) Required() []string { return slices.Concat(u.Needs, u.Binds) }
+
+// Pulled lists the units that are started with this one.
+func (u *Unit) Pulled() []string { return slices.Concat(u.Needs, u.Binds, u.Wants) }
+
+// Tries returns how many ends within which time end the attempts; 0 means never.
 func (r *Restart) Tries() (count int, within time.Duration, err error) {
 	if r.GiveUp == "never" {
 		return 0, 0, nil
@@ -282,90 +286,11 @@ func (r *Restart) Tries() (count int, within time.Duration, err error) {
 	return 0, 0, fmt.Errorf("give_up is %q; write \"N in DURATION\" such as \"20 in 5m\", or \"never\"", r.GiveUp)
 }
 
-// ParseSize reads a size in bytes with an optional binary suffix K, M, G or T.
-func ParseSize(text string) (int64, error) {
-	number, shift := text, 0
-	if n := len(text); n > 0 {
-		if i := strings.IndexByte("KMGT", text[n-1]); i >= 0 {
-			number, shift = text[:n-1], 10*(i+1)
-		}
+// At returns the time of day of a daily timer, in minutes.
+func (t *Timer) At() (minutes int, err error) {
+	at, err := time.Parse("15:04", t.Daily)
+	if err != nil {
+		return 0, fmt.Errorf("daily is %q; write a time of day such as \"03:30\"", t.Daily)
 	}
-	v, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || v < 0 || v > 1<<(62-shift) {
-		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", text)
-	}
-	return v << shift, nil
-}
-
-func validName(name string) bool {
-	for i, c := range name {
-		switch {
-		case c >= 'a' && c <= 'z':
-		case i > 0 && (c >= '0' && c <= '9' || c == '-'):
-		default:
-			return false
-		}
-	}
-	return name != ""
-}
-
-// CheckGraph refuses duplicate names, dependencies on unknown units, and cycles.
-func CheckGraph(units []*Unit) error {
-	byName := map[string]*Unit{}
-	for _, u := range units {
-		if other := byName[u.Name]; other != nil {
-			return fmt.Errorf("%s: unit %q is already defined at %s", u.Range, u.Name, other.Range)
-		}
-		byName[u.Name] = u
-	}
-	names := make([]string, 0, len(byName))
-	for name := range byName {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	const (
-		entered = 1
-		left    = 2
-	)
-	state := map[string]int{}
-	var visit func(u *Unit, path []string) error
-	visit = func(u *Unit, path []string) error {
-		path = append(path, u.Name)
-		state[u.Name] = entered
-		for _, name := range u.Dependencies() {
-			next := byName[name]
-			if next == nil {
-				hint := ""
-				if near := nearest(name, names); near != "" {
-					hint = fmt.Sprintf("; did you mean %q?", near)
-				}
-				return fmt.Errorf("%s: unit %q depends on %q, which no unit file defines%s", u.Range, u.Name, name, hint)
-			}
-			switch state[name] {
-			case entered:
-				at := slices.Index(path, name)
-				return fmt.Errorf("%s: the units depend on each other in a cycle: %s -> %s", u.Range, strings.Join(path[at:], " -> "), name)
-			case left:
-				continue
-			}
-			if err := visit(next, path); err != nil {
-				return err
-			}
-		}
-		state[u.Name] = left
-		return nil
-	}
-	for _, name := range names {
-		if state[name] == 0 {
-			if err := visit(byName[name], nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Dependencies lists every unit that must come before this one.
-func (u *Unit) Dependencies() []string {
-	return slices.Concat(u.Needs, u.Wants, u.After)
+	return at.Hour()*60 + at.Minute(), nil
 }

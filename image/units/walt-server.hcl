@@ -17,7 +17,6 @@ unit "walt-server-db" {
   description       = "only user of the database"
   exec              = ["/usr/lib/walt/services", "server-db"]
   user              = "walt-db"
-  after             = ["postgresql"]
   wants             = ["postgresql"]
   socket "db" {
     listen = "unix:/run/walt/daemon/db.sock"

@@ -343,8 +343,8 @@ func TestRandomGraphs(t *testing.T) {
 			kind := rapid.SampledFrom([]string{"service", "oneshot", "group"}).Draw(t, "type")
 			fmt.Fprintf(&text, "type = %q\n", kind)
 			if kind != "group" {
-				fmt.Fprintf(&text, "exec = [\"/bin/x\"]\nready { notify = true }\nrestart {\n policy = %q\n give_up = \"3 in 1m\"\n}\n",
-					rapid.SampledFrom([]string{"always", "on-failure", "never"}).Draw(t, "policy"))
+				fmt.Fprintf(&text, "exec = [\"/bin/x\"]\nready { notify = %v }\nrestart {\n policy = %q\n give_up = \"3 in 1m\"\n}\n",
+					kind == "service", rapid.SampledFrom([]string{"always", "on-failure", "never"}).Draw(t, "policy"))
 			}
 			if kind == "oneshot" && rapid.Bool().Draw(t, "undo") {
 				text.WriteString("stop = [\"/bin/y\"]\n")
