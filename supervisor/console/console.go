@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // Prefix begins each line.
@@ -58,7 +59,7 @@ func (c *Console) print(level int, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for line := range strings.Lines(text) {
-		line = clean(line)
+		line = Clean(line)
 		for first := true; first || line != ""; first = false {
 			part := line[:min(len(line), maxRecord)]
 			line = line[len(part):]
@@ -76,15 +77,16 @@ func (c *Console) write(level int, line string) {
 	fmt.Fprintln(os.Stderr, line)
 }
 
-// clean replaces what a terminal would obey.
-func clean(line string) string {
+// Clean replaces what a terminal would obey, or what would change the order of what it
+// shows: control characters of both sets, and invisible ones.
+func Clean(line string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n':
 			return -1
 		case r == '\t':
 			return ' '
-		case r < ' ' || r == 0x7f:
+		case unicode.IsControl(r) || unicode.Is(unicode.Cf, r):
 			return '?'
 		}
 		return r

@@ -2,8 +2,9 @@
 // append-only segment files of bounded size and number.
 //
 // Format: segment NNNNNNNNNNNNNNNN.jsonl holds JSON objects, one a line, {"n": number,
-// "t": microseconds since 1970, "u": unit, "m": text}; its name is the number of its
-// first record. Numbers grow by one over the life of the journal. Each boot begins a
+// "b": boot, "t": microseconds since 1970, "u": unit, "p": priority, "m": text}; its name
+// is the number of its first record. Numbers of records grow by one over the life of the
+// journal, those of boots too. The priority is a name of [Priorities]; none means "info". Each boot begins a
 // new segment, so that what a power cut tore is at the end of one, where a line that
 // does not parse is skipped.
 //
@@ -42,10 +43,26 @@ const (
 
 // Record is one line of a unit.
 type Record struct {
-	Number uint64 `json:"n"`
-	Micros int64  `json:"t"` // since 1970
-	Unit   string `json:"u"`
-	Text   string `json:"m"`
+	Number   uint64 `json:"n"`
+	Boot     uint64 `json:"b,omitempty"`
+	Micros   int64  `json:"t"` // since 1970
+	Unit     string `json:"u"`
+	Priority string `json:"p,omitempty"`
+	Text     string `json:"m"`
+}
+
+// Info is the priority of lines that have none.
+const Info = "info"
+
+// Priorities are those of syslog(3), the most urgent first.
+var Priorities = []string{"emerg", "alert", "crit", "err", "warning", "notice", Info, "debug"}
+
+// Urgency is the place of the record's priority among [Priorities]: 0 is the most urgent.
+func (r Record) Urgency() int {
+	if i := slices.Index(Priorities, r.Priority); i >= 0 {
+		return i
+	}
+	return slices.Index(Priorities, Info)
 }
 
 // Time returns when the line was received.
@@ -58,6 +75,7 @@ type Journal struct {
 
 	mu        sync.Mutex
 	next      uint64
+	boot      uint64
 	queue     []Record
 	queued    int // bytes
 	dropped   int
@@ -81,22 +99,35 @@ type Journal struct {
 // bounds the segments together, in bytes.
 func New(limit int64) *Journal {
 	return &Journal{
-		limit: limit, now: time.Now, next: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
+		limit: limit, now: time.Now, next: 1, boot: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
-// Append adds a line of a unit, received now. It never waits.
-func (j *Journal) Append(unit, text string) { j.AppendAt(j.now(), unit, text) }
+// Append adds a line of a unit, received now. It never waits. A priority as of
+// sd-daemon(3), "<3>" before the text, is taken.
+func (j *Journal) Append(unit, text string) {
+	priority := ""
+	if len(text) > 3 && text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>' {
+		priority, text = Priorities[text[1]-'0'], text[3:]
+	}
+	j.AppendAt(j.now(), unit, priority, text)
+}
 
-// AppendAt adds a line of that time.
-func (j *Journal) AppendAt(at time.Time, unit, text string) {
+// AppendAt adds a line of that time and priority.
+func (j *Journal) AppendAt(at time.Time, unit, priority, text string) {
 	if len(text) > MaxLine {
 		text = text[:MaxLine]
 	}
+	if priority == Info {
+		priority = ""
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r := Record{Number: j.next, Micros: at.UnixMicro(), Unit: unit, Text: strings.ToValidUTF8(text, "\uFFFD")}
+	r := Record{
+		Number: j.next, Boot: j.boot, Micros: at.UnixMicro(), Unit: unit, Priority: priority,
+		Text: strings.ToValidUTF8(text, "\uFFFD"),
+	}
 	tail := append(j.tails[unit], r)
 	if len(tail) > tailLength {
 		tail = slices.Delete(tail, 0, len(tail)-tailLength)
@@ -158,15 +189,17 @@ func (j *Journal) Attach(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot open journal: %w", err)
 	}
-	last, err := lastNumber(dir)
+	last, err := lastRecord(dir)
 	if err != nil {
 		return err
 	}
 	j.mu.Lock()
 	for i := range j.queue {
-		j.queue[i].Number += last
+		j.queue[i].Number += last.Number
+		j.queue[i].Boot += last.Boot
 	}
-	j.next += last
+	j.next += last.Number
+	j.boot += last.Boot
 	j.mu.Unlock()
 	j.writer.Lock()
 	j.dir = dir
@@ -257,7 +290,7 @@ func (j *Journal) write() error {
 	dropped, cause := j.dropped, j.cause
 	if dropped > 0 && !j.full {
 		batch = append(batch, Record{
-			Number: j.next, Micros: j.now().UnixMicro(), Unit: "journal",
+			Number: j.next, Boot: j.boot, Micros: j.now().UnixMicro(), Unit: "journal", Priority: "warning",
 			Text: fmt.Sprintf("%d lines were dropped: %s", dropped, cause),
 		})
 		j.next++
@@ -356,22 +389,21 @@ func Segments(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// lastNumber returns the number of the last record of a folder, or 0.
-func lastNumber(dir string) (uint64, error) {
+// lastRecord returns the last record of a folder; none has number 0.
+func lastRecord(dir string) (last Record, err error) {
 	segments, err := Segments(dir)
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	for _, path := range slices.Backward(segments) {
-		var last uint64
-		if err := ReadSegment(path, func(r Record) error { last = r.Number; return nil }); err != nil {
-			return 0, err
+		if err := ReadSegment(path, func(r Record) error { last = r; return nil }); err != nil {
+			return last, err
 		}
-		if last > 0 {
-			return last, nil
+		if last.Number > 0 {
+			break
 		}
 	}
-	return 0, nil
+	return last, nil
 }
 
 // ReadSegment calls each for the records of a segment; lines that a power cut tore are

@@ -6,7 +6,6 @@ package system
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -60,6 +59,8 @@ type system struct {
 	reaper   *reap.Reaper
 	launcher *process.Launcher
 	manager  *unit.Manager
+	history  *control.History
+	cgroups  string // folder of the units' control groups
 	site     site.Result
 
 	shutdown chan string // "poweroff" or "reboot"
@@ -77,7 +78,7 @@ func Run() {
 	debug.SetMemoryLimit(heap)
 	s := &system{
 		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
-		reaper: reap.New(), shutdown: make(chan string, 1),
+		reaper: reap.New(), history: control.NewHistory(), shutdown: make(chan string, 1),
 	}
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -86,8 +87,8 @@ func Run() {
 	}()
 	console.ShowNotices()
 	s.listenSignals()
-	root := s.prepare()
-	s.startUnits(root)
+	s.cgroups = s.prepare()
+	s.startUnits()
 	go every(context.Background(), trimTime, debug.FreeOSMemory)
 	go every(context.Background(), spaceTime, s.watchSpace())
 	what := <-s.shutdown
@@ -160,17 +161,17 @@ func (s *system) openJournal() error {
 			_ = journal.ReadKernel(f, func(line journal.KernelLine) {
 				at := booted.Add(line.Since)
 				if own, ok := strings.CutPrefix(line.Text, console.Prefix); ok && line.Facility == 1 {
-					s.journal.AppendAt(at, ownName, own)
+					s.journal.AppendAt(at, ownName, journal.Priorities[line.Level], own)
 					return
 				}
-				s.journal.AppendAt(at, "kernel", line.Text)
+				s.journal.AppendAt(at, "kernel", journal.Priorities[line.Level], line.Text)
 			})
 		}()
 	}
 	return s.journal.Attach(journalDir)
 }
 
-func (s *system) startUnits(cgroups string) {
+func (s *system) startUnits() {
 	end := s.report.Begin("read units")
 	units, err := hcl.LoadUnits(unitFolder)
 	end()
@@ -179,7 +180,7 @@ func (s *system) startUnits(cgroups string) {
 		boot.Fail(s.console, "read units", err, "boot the other slot, or write the disk image again")
 	}
 	s.launcher = process.New(process.Config{
-		Reaper: s.reaper, CgroupRoot: cgroups, RunDir: "/run", StateDir: "/var/lib", Shim: program,
+		Reaper: s.reaper, CgroupRoot: s.cgroups, RunDir: "/run", StateDir: "/var/lib", Shim: program,
 		Log: s.journal.Append,
 	})
 	s.manager, err = unit.New(unit.Config{
@@ -192,7 +193,7 @@ func (s *system) startUnits(cgroups string) {
 	if listener, err = control.Listen(control.Path); err != nil {
 		s.console.Say("waltctl will not work: %v", err)
 	} else {
-		server := &control.Server{Machine: s, Journal: s.journal}
+		server := &control.Server{Machine: s, Journal: s.journal, History: s.history}
 		go func() { _ = server.Serve(listener) }()
 	}
 	s.console.Say("starting %d units", len(units))
@@ -201,6 +202,7 @@ func (s *system) startUnits(cgroups string) {
 
 // changed is told each change of a unit, in order.
 func (s *system) changed(c unit.Change) {
+	s.history.Add(c)
 	name := c.Unit
 	switch c.New {
 	case unit.Starting:
@@ -297,99 +299,6 @@ func (s *system) summarise() {
 		return
 	}
 	s.console.Say("%s", text)
-}
-
-// Status implements control.Machine.
-func (s *system) Status() control.Status {
-	all := s.manager.Snapshot()
-	s.mu.Lock()
-	state, _ := s.state(all, !s.everSaid)
-	s.mu.Unlock()
-	host, err := os.Hostname()
-	if err != nil {
-		host = "?"
-	}
-	status := control.Status{
-		Name: host, Version: version(), Configuration: s.site.Source, Refused: s.site.Refused,
-		State: state, Uptime: report.Uptime(), Data: dataSpace(),
-	}
-	for _, u := range all {
-		status.Units = append(status.Units, s.describe(u))
-	}
-	return status
-}
-
-func (s *system) describe(u unit.Snapshot) control.Unit {
-	return control.Unit{
-		Name: u.Name, Description: u.Description, Type: u.Type, State: u.State, Wanted: u.Wanted, Since: u.Since,
-		PID: u.PID, Restarts: u.Restarts, Memory: s.launcher.Memory(u.Name), Stored: s.launcher.Stored(u.Name),
-		Reason: u.Reason, Status: u.Status,
-	}
-}
-
-// version of the appliance, from the image.
-func version() string {
-	var identity struct {
-		Version string `json:"version"`
-	}
-	text, err := os.ReadFile(identityFile)
-	if err != nil || json.Unmarshal(text, &identity) != nil {
-		return "?"
-	}
-	return identity.Version
-}
-
-// Boot implements control.Machine.
-func (s *system) Boot() control.Boot {
-	s.mu.Lock()
-	b := control.Boot{Phases: s.report.Phases(), Ready: s.ready}
-	s.mu.Unlock()
-	booted := time.Now().Add(-report.Uptime())
-	for _, u := range s.manager.Snapshot() {
-		if u.Began.IsZero() {
-			continue
-		}
-		ub := control.UnitBoot{Name: u.Name, Began: u.Began.Sub(booted), After: u.After}
-		if !u.Ready.IsZero() {
-			ub.Ready = u.Ready.Sub(booted)
-		}
-		b.Units = append(b.Units, ub)
-	}
-	return b
-}
-
-// Change implements control.Machine.
-func (s *system) Change(what, name string, gone <-chan struct{}) (control.Unit, error) {
-	event := map[string]func(string) error{
-		"start": s.manager.Start, "stop": s.manager.Stop, "restart": s.manager.Restart,
-	}[what]
-	if event == nil {
-		return control.Unit{}, fmt.Errorf("no request is named %q", what)
-	}
-	if err := event(name); err != nil {
-		return control.Unit{}, err
-	}
-	select {
-	case <-s.manager.When(func(all []unit.Snapshot) bool {
-		for _, u := range all {
-			if u.Name == name {
-				return u.Settled && u.Wanted || !u.Active && !u.Wanted
-			}
-		}
-		return true
-	}):
-	case <-gone:
-	}
-	u, _ := s.find(name)
-	return s.describe(u), nil
-}
-
-// Shutdown implements control.Machine. The first order counts.
-func (s *system) Shutdown(what string) {
-	select {
-	case s.shutdown <- what:
-	default:
-	}
 }
 
 // every calls do at intervals until the context ends.

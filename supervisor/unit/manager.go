@@ -347,7 +347,9 @@ type Snapshot struct {
 	Status      string
 	Began       time.Time // first start
 	Ready       time.Time // first readiness
-	After       []string  // dependencies of any kind
+	Needs       []string  // as hcl.Unit has them
+	Wants       []string
+	After       []string
 }
 
 // Snapshot returns all units by name.
@@ -365,7 +367,7 @@ func (m *Manager) snapshot() []Snapshot {
 			Name: name, Description: u.unit.Description, Type: u.unit.Type, State: u.state, Wanted: u.wanted,
 			Settled: u.settled(), Active: u.active(), Since: u.since, PID: u.pid, Restarts: u.restarts,
 			Consecutive: u.consecutive, Reason: u.reason, Status: u.status, Began: u.began, Ready: u.ready,
-			After: u.unit.Dependencies(),
+			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After,
 		})
 	}
 	return list

@@ -3,12 +3,16 @@ package waltctl
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"encoding/xml"
 	"errors"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/report"
@@ -17,31 +21,63 @@ import (
 
 // machine is what the server of these tests stands for.
 type machine struct {
-	status control.Status
-	did    chan string
+	status  control.Status
+	history *control.History
+	did     chan string
 }
 
 func (m *machine) Status() control.Status { return m.status }
 
 func (m *machine) Boot() control.Boot {
-	return control.Boot{
-		Phases: []report.Phase{{Name: "load drivers", Begin: 3 * time.Second, End: 4500 * time.Millisecond}},
-		Units:  []control.UnitBoot{{Name: "sshd", Began: 5 * time.Second, Ready: 6 * time.Second}, {Name: "bad", Began: 5 * time.Second}},
-		Ready:  7 * time.Second,
+	b := control.Boot{
+		Firmware: 2 * time.Second,
+		Phases:   []report.Phase{{Name: "load drivers", Begin: 3 * time.Second, End: 4500 * time.Millisecond}},
+		Units: []report.UnitBoot{
+			{Name: "bad", Began: 6 * time.Second},
+			{Name: "sshd", Began: 5500 * time.Millisecond, Ready: 6 * time.Second, After: []string{"net"}},
+			{Name: "net", Began: 5 * time.Second, Ready: 5500 * time.Millisecond},
+		},
+		Ready: 7 * time.Second,
+	}
+	b.Critical = b.CriticalPath()
+	return b
+}
+
+func (m *machine) Graph() []control.Node {
+	return []control.Node{
+		{Name: "bad", Type: "service", Needs: []string{"sshd"}},
+		{Name: "sshd", Type: "service", Wants: []string{"net"}, After: []string{"net"}},
+		{Name: "net", Type: "oneshot"},
+		{Name: "web", Type: "service", Needs: []string{"sshd"}},
 	}
 }
 
-func (m *machine) Change(what, name string, _ <-chan struct{}) (control.Unit, error) {
-	m.did <- what + " " + name
-	if name == "nobody" {
-		return control.Unit{}, unit.ErrUnknown{Name: name}
-	}
+func (m *machine) Unit(name string) (control.Detail, error) {
 	for _, u := range m.status.Units {
 		if u.Name == name {
-			return u, nil
+			return control.Detail{
+				Unit: u, Dependencies: control.Node{Name: name, Needs: []string{"net"}},
+				Usage: cgroup.Usage{Memory: 3 << 20, MemoryPeak: 4 << 20, Tasks: 2, CPU: 1500 * time.Millisecond, Processes: []cgroup.Process{
+					{PID: 77, Memory: 2 << 20, Command: "/usr/sbin/sshd -D"}, {PID: 80, Depth: 1, Memory: 1 << 20, Command: "sshd: \x1b[2Jroot"},
+				}},
+			}, nil
 		}
 	}
-	return control.Unit{}, errors.New("not in this test")
+	return control.Detail{}, unit.ErrUnknown{Name: name}
+}
+
+func (m *machine) Change(what, name string) (<-chan struct{}, error) {
+	m.did <- what + " " + name
+	if _, err := m.Unit(name); err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	if name == "slow" {
+		return done, nil
+	}
+	m.history.Add(unit.Change{Unit: name, Old: unit.Running, New: unit.Stopping, Reason: "stopped by request", Time: time.Unix(1e9, 0), Took: time.Second})
+	close(done)
+	return done, nil
 }
 
 func (m *machine) Shutdown(what string) { m.did <- what }
@@ -56,13 +92,15 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	dir := t.TempDir()
 	d := &desk{
-		machine: &machine{did: make(chan string, 10), status: control.Status{
+		machine: &machine{did: make(chan string, 10), history: control.NewHistory(), status: control.Status{
+			Slot: "root-a", Clock: control.Clock{Now: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)},
 			Name: "walt-server", Version: "10.0", State: "degraded", Configuration: "the last good configuration",
 			Refused: "Error: bad\n\n  on line 1", Uptime: 90 * time.Second,
 			Data: control.Space{Size: 4 << 30, Free: 12 << 20},
 			Units: []control.Unit{
 				{Name: "bad", State: unit.Failed, Since: time.Now(), Reason: "exited with status 3", Restarts: 4},
 				{Name: "sshd", State: unit.Running, Since: time.Now().Add(-time.Hour), PID: 77, Memory: 3 << 20, Status: "listening"},
+				{Name: "slow", State: unit.Starting, Since: time.Now()},
 			},
 		}},
 		journal: journal.New(journal.DefaultLimit), socket: filepath.Join(dir, "control.sock"), logs: filepath.Join(dir, "journal"),
@@ -74,7 +112,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &control.Server{Machine: d.machine, Journal: d.journal}
+	server := &control.Server{Machine: d.machine, Journal: d.journal, History: d.machine.history}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	t.Cleanup(func() {
@@ -89,8 +127,12 @@ func newDesk(t *testing.T) *desk {
 
 func (d *desk) run(args ...string) (status int, out, err string) {
 	var o, e bytes.Buffer
-	status = Main(d.socket, d.logs, args, &o, &e)
+	status = d.tool(&o, &e).Main(context.Background(), args)
 	return status, o.String(), e.String()
+}
+
+func (d *desk) tool(out, errs io.Writer) *Tool {
+	return &Tool{Client: control.Client{Path: d.socket}, Journal: d.logs, In: strings.NewReader(""), Out: out, Errors: errs}
 }
 
 func TestStatus(t *testing.T) {
@@ -103,25 +145,142 @@ REFUSED configuration:
   
     on line 1
 data partition: 12M free of 4096M: FULL, nothing new is stored
+slot: root-a; clock: 2026-11-23 01:02:03 UTC, not synchronised
 
-UNIT  STATE    SINCE  PID  RESTARTS  MEMORY  REASON
-bad   failed   0s     -    4         -       exited with status 3
-sshd  running  1h00m  77   0         3.0M    listening
+UNIT  STATE     SINCE  PID  RESTARTS  MEMORY  REASON
+bad   failed    0s     -    4         -       exited with status 3
+sshd  running   1h00m  77   0         3.0M    listening
+slow  starting  0s     -    0         -
 `
 	if status != 0 || out != want {
 		t.Errorf("status %d:\n%s", status, out)
 	}
-	if status, out, _ := d.run("status", "sshd", "--json"); status != 0 || !strings.Contains(out, `"state": "running"`) || strings.Contains(out, `"bad"`) {
+	if status, out, _ := d.run("status", "sshd", "--json"); status != 0 || !strings.Contains(out, `"state": "running"`) || !strings.Contains(out, `"memory_peak": 4194304`) || strings.Contains(out, `"bad"`) {
 		t.Errorf("status %d:\n%s", status, out)
+	}
+}
+
+func TestStatusOfOne(t *testing.T) {
+	d := newDesk(t)
+	d.journal.Append("sshd", "hello\x1b]0;evil\a")
+	status, out, _ := d.run("status", "sshd")
+	for _, part := range []string{
+		"running since", "says    listening", "needs   net", "memory  3.0M, at most 4.0M so far, limit -", "cpu     1.50 s",
+		"  77  2.0M  /usr/sbin/sshd -D\n", "  80  1.0M    sshd: ?[2Jroot\n", " sshd: hello?]0;evil?\n",
+	} {
+		if status != 0 || !strings.Contains(out, part) {
+			t.Errorf("status %d, it lacks %q:\n%s", status, part, out)
+		}
 	}
 }
 
 func TestBoot(t *testing.T) {
 	d := newDesk(t)
 	_, out, _ := d.run("boot")
-	want := "    AT  TOOK  WHAT\n  0.00  3.00  kernel\n  3.00  1.50  load drivers\n  5.00  1.00  unit sshd\n  5.00     -  unit bad\n  7.00        all units had a result\n"
+	want := `   AT  TOOK  WHAT
+-2.00  2.00  firmware and boot loader
+ 0.00  3.00  kernel
+ 3.00  1.50  load drivers
+ 5.00  0.50  unit net *
+ 5.50  0.50  unit sshd *
+ 6.00     -  unit bad
+ 7.00        all units had a result
+
+* the critical path: net -> sshd
+`
 	if out != want {
 		t.Errorf("%s", out)
+	}
+}
+
+func TestGraph(t *testing.T) {
+	d := newDesk(t)
+	_, out, _ := d.run("graph")
+	want := `bad (failed)
+└─ needs sshd (running)
+   └─ wants net ()
+web ()
+└─ needs sshd (running) …
+`
+	if out != want {
+		t.Errorf("%s", out)
+	}
+	if _, out, _ := d.run("graph", "sshd"); out != "sshd (running)\n└─ wants net ()\n" {
+		t.Errorf("%s", out)
+	}
+	if status, _, err := d.run("graph", "nobody"); status != exitFailed || !strings.Contains(err, "no unit is named") {
+		t.Errorf("%d, %s", status, err)
+	}
+	if _, out, _ := d.run("graph", "--dot"); !strings.Contains(out, `"bad" -> "sshd" [style=solid];`) {
+		t.Errorf("%s", out)
+	}
+}
+
+// TestDrawings: both are XML that needs nothing else.
+func TestDrawings(t *testing.T) {
+	d := newDesk(t)
+	for _, command := range []string{"boot", "graph"} {
+		_, out, errs := d.run(command, "--svg")
+		decoder, shapes := xml.NewDecoder(strings.NewReader(out)), 0
+		for {
+			token, err := decoder.Token()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v: %s\n%s", command, err, errs, out)
+			}
+			if e, ok := token.(xml.StartElement); ok {
+				if e.Name.Space != "http://www.w3.org/2000/svg" {
+					t.Errorf("%s: element %v", command, e.Name)
+				}
+				if e.Name.Local == "rect" {
+					shapes++
+				}
+				for _, a := range e.Attr {
+					if strings.Contains(a.Name.Local, "href") || strings.Contains(a.Value, "NaN") {
+						t.Errorf("%s: %v", command, a)
+					}
+				}
+			}
+		}
+		if shapes < 5 {
+			t.Errorf("%s: only %d shapes", command, shapes)
+		}
+	}
+}
+
+// TestJSON: what every command prints with --json is JSON.
+func TestJSON(t *testing.T) {
+	d := newDesk(t)
+	d.journal.Append("sshd", "line")
+	for _, command := range []string{"status", "status sshd", "boot", "graph", "restart sshd", "events", "logs", "logs --boots", "api"} {
+		status, out, errs := d.run(append(strings.Fields(command), "--json")...)
+		decoder, count := json.NewDecoder(strings.NewReader(out)), 0
+		for ; ; count++ {
+			var v any
+			err := decoder.Decode(&v)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", command, err, out)
+			}
+		}
+		if status != 0 || count == 0 {
+			t.Errorf("%s: status %d, %s", command, status, errs)
+		}
+	}
+}
+
+func TestColors(t *testing.T) {
+	d := newDesk(t)
+	var out bytes.Buffer
+	tool := d.tool(&out, io.Discard)
+	tool.Color = true
+	tool.Main(t.Context(), []string{"status"})
+	if !strings.Contains(out.String(), "bad   \x1b[31mfailed\x1b[0m    0s") {
+		t.Errorf("%q", out.String())
 	}
 }
 
@@ -135,9 +294,11 @@ func TestChanges(t *testing.T) {
 		{"restart sshd", 0, "restart sshd", ""},
 		{"start bad", 1, "start bad", "waltctl: bad is failed: exited with status 3\n"},
 		{"stop sshd", 1, "stop sshd", "waltctl: sshd is running: \n"},
+		{"restart slow --timeout 50ms", exitTimeout, "restart slow", "waltctl: cannot wait longer for slow to restart: context deadline exceeded\n"},
+		{"restart slow --no-wait", 0, "restart slow", ""},
 		{"restart nobody", 1, "restart nobody", "waltctl: no unit is named \"nobody\"\n"},
 		{"poweroff", 0, "poweroff", ""},
-		{"restart", 2, "", "waltctl: accepts 1 arg(s), received 0\n"},
+		{"restart", 2, "", "waltctl: requires at least 1 arg(s), only received 0\n"},
 		{"explode", 2, "", "waltctl: unknown command \"explode\" for \"waltctl\"\n"},
 		{"status nobody", 1, "", "waltctl: no unit is named \"nobody\"\n"},
 	} {
@@ -153,10 +314,24 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+func TestProgress(t *testing.T) {
+	d := newDesk(t)
+	status, out, _ := d.run("restart", "sshd")
+	if status != 0 || !strings.HasSuffix(out, " sshd: running after 1.00 s -> stopping: stopped by request\nsshd is running\n") {
+		t.Errorf("%d\n%s", status, out)
+	}
+	if _, out, _ := d.run("events", "sshd"); strings.Count(out, "\n") != 1 {
+		t.Errorf("%s", out)
+	}
+}
+
 func TestNoSupervisor(t *testing.T) {
-	var out, errs bytes.Buffer
-	if status := Main(filepath.Join(t.TempDir(), "none"), t.TempDir(), []string{"status"}, &out, &errs); status != 1 {
-		t.Errorf("status %d, %s", status, errs.String())
+	dir := t.TempDir()
+	d := &desk{socket: filepath.Join(dir, "none"), logs: dir}
+	for command, want := range map[string]int{"status": exitUnreachable, "restart x": exitUnreachable, "logs": 0, "status --bad": exitUsage} {
+		if status, _, errs := d.run(strings.Fields(command)...); status != want {
+			t.Errorf("%s: status %d, %s", command, status, errs)
+		}
 	}
 }
 
@@ -203,8 +378,73 @@ func TestFollowMissesNothing(t *testing.T) {
 		}
 		return nil
 	}
-	err := control.Follow(d.socket, func(first uint64) error { return last(d.logs, "", first, 0, check) }, check)
+	err := d.tool(io.Discard, io.Discard).Client.Follow(t.Context(), func(first uint64) error {
+		return d.tool(nil, nil).last(&selection{below: first, urgency: len(journal.Priorities)}, 0, check)
+	}, check)
 	if !errors.Is(err, enough) {
 		t.Error(err)
+	}
+}
+
+// TestLogsSelect writes two boots and looks at parts of them.
+func TestLogsSelect(t *testing.T) {
+	d := newDesk(t)
+	d.journal.AppendAt(time.Now().Add(-48*time.Hour), "a", "", "old a")
+	d.journal.AppendAt(time.Now().Add(-47*time.Hour), "b", "err", "old bad b")
+	d.journal.Close()
+	d.journal = journal.New(journal.DefaultLimit)
+	if err := d.journal.Attach(d.logs); err != nil {
+		t.Fatal(err)
+	}
+	d.journal.Append("a", "<4>new a")
+	d.journal.Append("b", "new b")
+	if err := d.journal.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"":               "old a|old bad b|new a|new b",
+		"a":              "old a|new a",
+		"a b -n 1":       "new b",
+		"--since 1h":     "new a|new b",
+		"--until 1d":     "old a|old bad b",
+		"--boot":         "new a|new b",
+		"--boot=-1":      "old a|old bad b",
+		"--boot=1 b":     "old bad b",
+		"-p err":         "old bad b",
+		"-p warning":     "old bad b|new a",
+		"--grep bad|new": "old bad b|new a|new b",
+	} {
+		status, out, errs := d.run(append([]string{"logs"}, strings.Fields(args)...)...)
+		var texts []string
+		for line := range strings.Lines(out) {
+			_, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			texts = append(texts, text)
+		}
+		if got := strings.Join(texts, "|"); status != 0 || got != want {
+			t.Errorf("logs %s: %d, %s, want %s; %s", args, status, got, want, errs)
+		}
+	}
+	for args, want := range map[string]string{
+		"--boot=7": "does not go back to boot 7", "--boot=-2": "does not go back", "--since noon": "is no time",
+		"-p loud": "no priority is named", "--grep (": "cannot search",
+	} {
+		if status, _, errs := d.run(append([]string{"logs"}, strings.Fields(args)...)...); status != exitFailed || !strings.Contains(errs, want) {
+			t.Errorf("logs %s: %d, %s", args, status, errs)
+		}
+	}
+	if _, out, _ := d.run("logs", "--boots"); strings.Count(out, "\n") != 3 {
+		t.Errorf("%s", out)
+	}
+}
+
+func TestMoment(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"10m": "2026-11-23 11:50:00", "3d": "2026-11-20 12:00:00", "09:30": "2026-11-23 09:30:00", "2026-11-01": "2026-11-01 00:00:00",
+		"2026-11-01 08:00:05": "2026-11-01 08:00:05", "2026-11-01T08:00:05Z": "2026-11-01 08:00:05",
+	} {
+		if got, err := moment(text, now); err != nil || got.Format(time.DateTime) != want {
+			t.Errorf("%s is %v, %v", text, got, err)
+		}
 	}
 }

@@ -1,0 +1,133 @@
+package system
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/waltos/waltos/supervisor/boot"
+	"github.com/waltos/waltos/supervisor/cgroup"
+	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/unit"
+	"golang.org/x/sys/unix"
+)
+
+// Status implements control.Machine.
+func (s *system) Status() control.Status {
+	all := s.manager.Snapshot()
+	s.mu.Lock()
+	state, _ := s.state(all, !s.everSaid)
+	s.mu.Unlock()
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	slot, _ := boot.Parameter("walt.root")
+	status := control.Status{
+		Name: host, Version: version(), Slot: slot, Configuration: s.site.Source, Refused: s.site.Refused,
+		State: state, Uptime: report.Uptime(), Clock: clock(), Data: dataSpace(),
+	}
+	for _, u := range all {
+		status.Units = append(status.Units, s.describe(u))
+	}
+	return status
+}
+
+func (s *system) describe(u unit.Snapshot) control.Unit {
+	return control.Unit{
+		Name: u.Name, Description: u.Description, Type: u.Type, State: u.State, Wanted: u.Wanted, Since: u.Since,
+		PID: u.PID, Restarts: u.Restarts, Memory: s.launcher.Memory(u.Name), Stored: s.launcher.Stored(u.Name),
+		Reason: u.Reason, Status: u.Status,
+	}
+}
+
+// clock asks the kernel; the state of adjtimex(2) is what chrony told it.
+func clock() control.Clock {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	return control.Clock{Now: time.Now(), Synchronised: err == nil && state != unix.TIME_ERROR}
+}
+
+// version of the appliance, from the image.
+func version() string {
+	var identity struct {
+		Version string `json:"version"`
+	}
+	text, err := os.ReadFile(identityFile)
+	if err != nil || json.Unmarshal(text, &identity) != nil {
+		return "?"
+	}
+	return identity.Version
+}
+
+// Unit implements control.Machine.
+func (s *system) Unit(name string) (control.Detail, error) {
+	u, ok := s.find(name)
+	if !ok {
+		return control.Detail{}, unit.ErrUnknown{Name: name}
+	}
+	graph := s.Graph()
+	node := graph[slices.IndexFunc(graph, func(n control.Node) bool { return n.Name == name })]
+	return control.Detail{Unit: s.describe(u), Dependencies: node, Usage: cgroup.Look(s.cgroups, name)}, nil
+}
+
+// Graph implements control.Machine.
+func (s *system) Graph() []control.Node {
+	var nodes []control.Node
+	for _, u := range s.manager.Snapshot() {
+		nodes = append(nodes, control.Node{Name: u.Name, Type: u.Type, Needs: u.Needs, Wants: u.Wants, After: u.After})
+	}
+	return nodes
+}
+
+// Boot implements control.Machine.
+func (s *system) Boot() control.Boot {
+	s.mu.Lock()
+	b := control.Boot{Firmware: report.FirmwareTime(), Phases: s.report.Phases(), Ready: s.ready}
+	s.mu.Unlock()
+	booted := time.Now().Add(-report.Uptime())
+	for _, u := range s.manager.Snapshot() {
+		if u.Began.IsZero() {
+			continue
+		}
+		ub := report.UnitBoot{Name: u.Name, Began: u.Began.Sub(booted), After: slices.Concat(u.Needs, u.Wants, u.After)}
+		if !u.Ready.IsZero() {
+			ub.Ready = u.Ready.Sub(booted)
+		}
+		b.Units = append(b.Units, ub)
+	}
+	b.Critical = b.CriticalPath()
+	return b
+}
+
+// Change implements control.Machine.
+func (s *system) Change(what, name string) (<-chan struct{}, error) {
+	order := map[string]func(string) error{
+		"start": s.manager.Start, "stop": s.manager.Stop, "restart": s.manager.Restart,
+	}[what]
+	if order == nil {
+		return nil, fmt.Errorf("no order is named %q", what)
+	}
+	if err := order(name); err != nil {
+		return nil, err
+	}
+	return s.manager.When(func(all []unit.Snapshot) bool {
+		for _, u := range all {
+			if u.Name == name {
+				return u.Settled && u.Wanted || !u.Active && !u.Wanted
+			}
+		}
+		return true
+	}), nil
+}
+
+// Shutdown implements control.Machine. The first order counts.
+func (s *system) Shutdown(what string) {
+	select {
+	case s.shutdown <- what:
+	default:
+	}
+}

@@ -1,0 +1,264 @@
+package waltctl
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/waltos/waltos/supervisor/console"
+	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/journal"
+)
+
+// selection is which records are shown.
+type selection struct {
+	units   []string // empty: all
+	since   time.Time
+	until   time.Time
+	boot    uint64 // 0: all
+	pattern *regexp.Regexp
+	urgency int    // this urgent or more
+	below   uint64 // only records with a smaller number; 0: all
+}
+
+func (s *selection) wants(r journal.Record) bool {
+	return (len(s.units) == 0 || slices.Contains(s.units, r.Unit)) &&
+		(s.since.IsZero() || !r.Time().Before(s.since)) &&
+		(s.until.IsZero() || !r.Time().After(s.until)) &&
+		(s.boot == 0 || r.Boot == s.boot) &&
+		r.Urgency() <= s.urgency &&
+		(s.below == 0 || r.Number < s.below) &&
+		(s.pattern == nil || s.pattern.MatchString(r.Text))
+}
+
+// standardLines is how many lines are shown of a journal that nothing bounds.
+const standardLines = 100
+
+func (t *Tool) logsCommand() *cobra.Command {
+	var follow, boots bool
+	var lines int
+	var since, until, boot, grep, priority string
+	cmd := &cobra.Command{
+		Use: "logs [UNIT...]", Short: "Show what units and the kernel have said",
+		Long: `logs shows the last lines that units have said, of all of them unless some are named. The kernel is
+the unit "kernel", PID 1 is "supervisor".
+
+TIME is a duration such as 90s, 10m, 2h or 3d before now, or 15:04, 2006-01-02, "2006-01-02 15:04:05".
+BOOT is the number that --boots lists, or 0 for this boot, -1 for the one before.`,
+		ValidArgsFunction: t.completeUnits,
+		RunE: func(cmd *cobra.Command, units []string) error {
+			s := &selection{units: units, urgency: len(journal.Priorities)}
+			var err error
+			now := time.Now()
+			if s.since, err = moment(since, now); err != nil {
+				return err
+			}
+			if s.until, err = moment(until, now); err != nil {
+				return err
+			}
+			if priority != "" {
+				if s.urgency = slices.Index(journal.Priorities, priority); s.urgency < 0 {
+					return fmt.Errorf("no priority is named %q; write one of %s", priority, strings.Join(journal.Priorities, ", "))
+				}
+			}
+			if grep != "" {
+				if s.pattern, err = regexp.Compile(grep); err != nil {
+					return fmt.Errorf("cannot search: %w", err)
+				}
+			}
+			// What the supervisor still holds comes first to the disk; without a supervisor
+			// the disk has it all.
+			if err := t.Client.Flush(cmd.Context()); err != nil && !errors.Is(err, control.ErrUnreachable) {
+				return err
+			}
+			if boots {
+				return t.printBoots()
+			}
+			if boot != "" {
+				if s.boot, err = t.bootNumber(boot); err != nil {
+					return err
+				}
+			}
+			if !cmd.Flags().Changed("lines") && (since != "" || boot != "") {
+				lines = 0
+			}
+			if !follow {
+				return t.last(s, lines, t.printRecord)
+			}
+			return t.Client.Follow(cmd.Context(), func(first uint64) error {
+				s.below = first
+				defer func() { s.below = 0 }()
+				return t.last(s, lines, t.printRecord)
+			}, func(r journal.Record) error {
+				if !s.wants(r) {
+					return nil
+				}
+				return t.printRecord(r)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	flags.IntVarP(&lines, "lines", "n", standardLines, "how many lines back; 0: all, as with --since and --boot")
+	flags.StringVar(&since, "since", "", "only from that `TIME` on")
+	flags.StringVar(&until, "until", "", "only up to that `TIME`")
+	flags.StringVarP(&boot, "boot", "b", "", "only of a `BOOT`; without a value of this one")
+	flags.Lookup("boot").NoOptDefVal = "0"
+	flags.BoolVar(&boots, "boots", false, "list the boots that the journal knows")
+	flags.StringVarP(&grep, "grep", "g", "", "only lines with a match of that regular `EXPRESSION`")
+	flags.StringVarP(&priority, "priority", "p", "", "only that `PRIORITY` or more urgent: "+strings.Join(journal.Priorities, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("priority", cobra.FixedCompletions(journal.Priorities, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// moment reads a time before now.
+func moment(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{"2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly, time.RFC3339} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	for _, layout := range []string{"15:04:05", "15:04"} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			year, month, day := now.Date()
+			return time.Date(year, month, day, at.Hour(), at.Minute(), at.Second(), 0, now.Location()), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time; write 10m, 3d, 15:04 or \"2006-01-02 15:04:05\"", text)
+}
+
+// last shows the last records of a selection, as many as lines (0: all).
+func (t *Tool) last(s *selection, lines int, show func(journal.Record) error) error {
+	segments, err := journal.Segments(t.Journal)
+	if err != nil {
+		return err
+	}
+	if lines <= 0 {
+		for _, path := range segments {
+			if err := journal.ReadSegment(path, func(r journal.Record) error {
+				if s.wants(r) {
+					return show(r)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var kept []journal.Record
+	for i := len(segments) - 1; i >= 0 && len(kept) < lines; i-- {
+		var here []journal.Record
+		if err := journal.ReadSegment(segments[i], func(r journal.Record) error {
+			if s.wants(r) {
+				here = append(here, r)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		kept = append(here, kept...)
+	}
+	for _, r := range kept[max(0, len(kept)-lines):] {
+		if err := show(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Boot is one boot that the journal knows.
+type Boot struct {
+	Number uint64    `json:"number"`
+	First  time.Time `json:"first"` // line
+	Last   time.Time `json:"last"`
+	Lines  int       `json:"lines"`
+}
+
+func (t *Tool) boots() ([]Boot, error) {
+	var boots []Boot
+	err := t.last(&selection{urgency: len(journal.Priorities)}, 0, func(r journal.Record) error {
+		if n := len(boots); n == 0 || boots[n-1].Number != r.Boot {
+			boots = append(boots, Boot{Number: r.Boot, First: r.Time()})
+		}
+		b := &boots[len(boots)-1]
+		b.Last = r.Time()
+		b.Lines++
+		return nil
+	})
+	return boots, err
+}
+
+func (t *Tool) printBoots() error {
+	boots, err := t.boots()
+	if err != nil {
+		return err
+	}
+	if t.asJSON {
+		return t.print(boots)
+	}
+	list := &table{right: []bool{true, false, false, true}}
+	list.add(plain("BOOT", "FIRST LINE", "LAST LINE", "LINES"))
+	for _, b := range boots {
+		list.add(plain(fmt.Sprint(b.Number), b.First.Format(time.DateTime), b.Last.Format(time.DateTime), fmt.Sprint(b.Lines)))
+	}
+	return list.write(t.Out, t.Color)
+}
+
+// bootNumber reads what --boot was given.
+func (t *Tool) bootNumber(text string) (uint64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no boot; write a number that --boots lists, or 0, -1, …", text)
+	}
+	boots, err := t.boots()
+	if err != nil {
+		return 0, err
+	}
+	if n <= 0 {
+		if i := int64(len(boots)) - 1 + n; i >= 0 {
+			return boots[i].Number, nil
+		}
+	} else if slices.ContainsFunc(boots, func(b Boot) bool { return b.Number == uint64(n) }) {
+		return uint64(n), nil
+	}
+	return 0, fmt.Errorf("the journal does not go back to boot %s; --boots lists those it has", text)
+}
+
+func (t *Tool) printRecord(r journal.Record) error {
+	if t.asJSON {
+		return t.printLine(r)
+	}
+	_, err := fmt.Fprintln(t.Out, t.record(r))
+	return err
+}
+
+// record is a record as a line. What a terminal would obey is made harmless.
+func (t *Tool) record(r journal.Record) string {
+	color := ""
+	switch u := r.Urgency(); {
+	case u <= 3:
+		color = red
+	case u == 4:
+		color = yellow
+	case u == 7:
+		color = faint
+	}
+	return fmt.Sprintf("%s %s: %s", r.Time().Format("2006-01-02 15:04:05.000"), r.Unit, paint(console.Clean(r.Text), color, t.Color))
+}
