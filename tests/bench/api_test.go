@@ -20,6 +20,7 @@ const duration = 3 * time.Second
 
 // pace is how fast something was done over and over by several clients at once.
 type pace struct {
+	calls    int
 	rate     float64 // per second, of all together
 	p50, p99 time.Duration
 }
@@ -27,14 +28,24 @@ type pace struct {
 // measure has the clients do over and over what each open returns.
 func measure(b *testing.B, clients int, open func() (do func() error)) pace {
 	b.Helper()
-	took := make([][]time.Duration, clients)
+	return repeat(b, duration, opened(clients, open))
+}
+
+func opened(clients int, open func() (do func() error)) []func() error {
 	do := make([]func() error, clients)
-	for i := range clients {
+	for i := range do {
 		do[i] = open()
 	}
+	return do
+}
+
+// repeat does each thing over and over, all at once.
+func repeat(b *testing.B, duration time.Duration, do []func() error) pace {
+	b.Helper()
+	took := make([][]time.Duration, len(do))
 	var group errgroup.Group
 	began := time.Now()
-	for i := range clients {
+	for i := range do {
 		group.Go(func() error {
 			for last := began; last.Sub(began) < duration; {
 				if err := do[i](); err != nil {
@@ -53,7 +64,7 @@ func measure(b *testing.B, clients int, open func() (do func() error)) pace {
 	elapsed := time.Since(began)
 	all := slices.Concat(took...)
 	slices.Sort(all)
-	return pace{float64(len(all)) / elapsed.Seconds(), all[len(all)/2], all[len(all)*99/100]}
+	return pace{len(all), float64(len(all)) / elapsed.Seconds(), all[len(all)/2], all[len(all)*99/100]}
 }
 
 // row prints a pace, compared with a limit.

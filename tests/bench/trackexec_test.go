@@ -7,13 +7,17 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/trackexec/timeline"
 )
 
-// traceRounds is how often each daemon is measured, in turns: the machine is not always
-// the same.
-const traceRounds = 9
+// Each daemon is measured so many times, in turns and for a short time, so that what else
+// the machine does befalls both.
+const (
+	traceRounds = 40
+	traceRound  = 500 * time.Millisecond
+)
 
 // BenchmarkTrackexec compares calls of a daemon whose execution is traced with those of
 // one that is not: how many there are in a second, and what each takes of the processors
@@ -27,28 +31,31 @@ func BenchmarkTrackexec(b *testing.B) {
 			method string
 			args   []any
 		}{{"get_time", nil}, {"show_nodes", []any{"alice", true}}} {
-			var rates, ratios, plainCosts, costs []float64
-			both := map[*daemon]*struct{ rate, cost float64 }{plain: {}, traced: {}}
-			for n := range traceRounds {
-				order := []*daemon{plain, traced}
-				if n%2 == 1 {
-					slices.Reverse(order)
-				}
-				for _, d := range order {
-					before := d.cpu()
-					p := measure(b, apiClients, d.calling(c.method, c.args...))
-					both[d].rate, both[d].cost = p.rate, (d.cpu()-before)/(p.rate*duration.Seconds())*1e6
-				}
-				rates = append(rates, both[plain].rate)
-				ratios = append(ratios, both[traced].rate/both[plain].rate)
-				plainCosts = append(plainCosts, both[plain].cost)
-				costs = append(costs, both[traced].cost)
+			type side struct {
+				*daemon
+				do          []func() error
+				rates, cpus []float64
 			}
-			rate, ratio, plainCost, cost := median(rates), median(ratios), median(plainCosts), median(costs)
-			t.row(c.method, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate*ratio), fmt.Sprintf("%.3f", ratio),
-				fmt.Sprintf("%.2f", plainCost), fmt.Sprintf("%.2f", cost), fmt.Sprintf("%.3f", cost/plainCost))
-			b.ReportMetric(ratio, "traced/plain("+c.method+")")
-			b.ReportMetric(cost/plainCost, "traced/plain-cpu("+c.method+")")
+			sides := [2]*side{{daemon: plain}, {daemon: traced}}
+			for _, s := range sides {
+				s.do = opened(apiClients, s.calling(c.method, c.args...))
+			}
+			var rateRatios, cpuRatios []float64
+			for n := range traceRounds {
+				for i := range sides {
+					s := sides[(n+i)%2]
+					before := s.cpu()
+					p := repeat(b, traceRound, s.do)
+					s.rates, s.cpus = append(s.rates, p.rate), append(s.cpus, (s.cpu()-before)/float64(p.calls)*1e6)
+				}
+				rateRatios = append(rateRatios, sides[1].rates[n]/sides[0].rates[n])
+				cpuRatios = append(cpuRatios, sides[1].cpus[n]/sides[0].cpus[n])
+			}
+			rate, cpu := median(rateRatios), median(cpuRatios)
+			t.row(c.method, fmt.Sprintf("%.0f", median(sides[0].rates)), fmt.Sprintf("%.0f", median(sides[1].rates)), fmt.Sprintf("%.3f", rate),
+				fmt.Sprintf("%.2f", median(sides[0].cpus)), fmt.Sprintf("%.2f", median(sides[1].cpus)), fmt.Sprintf("%.3f", cpu))
+			b.ReportMetric(rate, "traced/plain("+c.method+")")
+			b.ReportMetric(cpu, "traced/plain-cpu("+c.method+")")
 		}
 		t.print(b)
 	}
@@ -67,24 +74,27 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// cpu returns the seconds of processor that the daemon has taken.
-func (d *daemon) cpu() float64 {
+// cpu returns the seconds of processor that the threads of the daemon have taken.
+func (d *daemon) cpu() (seconds float64) {
 	d.b.Helper()
-	ticks := 0
 	for _, command := range d.commands {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", command.Process.Pid))
-		if err != nil {
-			d.b.Fatal(err)
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", command.Process.Pid))
+		if err != nil || len(threads) == 0 {
+			d.b.Fatalf("the kernel tells no times of %s: %v", command, err)
 		}
-		var skip string
-		var user, system int
-		fields := []any{&skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system}
-		if _, err := fmt.Sscan(string(text), fields...); err != nil {
-			d.b.Fatal(err)
+		for _, thread := range threads {
+			text, err := os.ReadFile(thread)
+			if err != nil {
+				d.b.Fatal(err)
+			}
+			var nanoseconds float64
+			if _, err := fmt.Sscan(string(text), &nanoseconds); err != nil {
+				d.b.Fatal(err)
+			}
+			seconds += nanoseconds / 1e9
 		}
-		ticks += user + system
 	}
-	return float64(ticks) / 100 // USER_HZ
+	return seconds
 }
 
 // folderSize returns the size of the files in a folder.

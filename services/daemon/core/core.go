@@ -211,9 +211,13 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 
 // Call serves one call of a session: session.Backend.
 func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
-	ctx, span := d.Trace.Request(ctx, s.API, name, s.ID)
-	result, err := d.serve(ctx, &call{client: s, api: s.API, peer: s.Peer}, name, args, kwargs)
-	span.End(err)
+	began := time.Now()
+	span := d.Trace.Request(began, s.API, name, s.ID)
+	c := &call{client: s, api: s.API, peer: s.Peer}
+	result, err := d.serve(span.Context(ctx), c, name, args, kwargs)
+	took := time.Since(began)
+	d.measures.served(c.method, took, err)
+	span.EndAfter(took, err)
 	return result, err
 }
 
@@ -234,13 +238,11 @@ func (d *Daemon) Quick(api, name string) bool {
 }
 
 func (d *Daemon) serve(ctx context.Context, c *call, name string, args pickle.Tuple, kwargs *pickle.Dict) (result any, err error) {
-	began := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			d.Print("internal error in %s: %v\n%s", name, p, debug.Stack())
 			err = fmt.Errorf("internal error in %s", name)
 		}
-		d.measures.served(c.method, began, err)
 	}()
 	c.method = apis[c.api][name]
 	if c.method == nil {

@@ -69,12 +69,12 @@ func (d *Daemon) newMeasures() *measures {
 }
 
 // served counts a call.
-func (m *measures) served(method *method, began time.Time, err error) {
+func (m *measures) served(method *method, took time.Duration, err error) {
 	c := m.calls[method]
 	if c == nil { // there is no such method
 		return
 	}
-	c.took.Since(began)
+	c.took.Observe(took)
 	if err != nil {
 		c.failed.Add(1)
 	}

@@ -129,7 +129,7 @@ func (d *Daemon) serveStream(ctx context.Context, conn net.Conn, peer netip.Addr
 		defer stop()
 	}
 	defer d.measures.opened(id)()
-	var span *trackexec.Span
+	var span trackexec.Span
 	s.Context, span = trackexec.Begin(ctx, trackexec.Stream, id.String())
 	span.Note(peer.String(), -1)
 	err = kind.serve(s)

@@ -33,7 +33,7 @@ func (t tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Trace
 }
 
 func (t tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	span, _ := ctx.Value(statementKey{}).(*trackexec.Span)
+	span, _ := ctx.Value(statementKey{}).(trackexec.Span)
 	span.Note("", data.CommandTag.RowsAffected())
 	span.End(data.Err)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"slices"
+	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/session"
@@ -26,7 +27,7 @@ type call struct {
 	message rpc.Message
 	pending session.Pending // server-main serves it
 	cancel  context.CancelFunc
-	span    *trackexec.Span
+	span    trackexec.Span
 
 	superseded bool // nobody waits for its result
 
@@ -91,8 +92,9 @@ func (c *conn) start(next *call) {
 		c.id = c.hub.register(c)
 	}
 	c.calls = append(c.calls, next)
-	c.hub.journal.call(c.api, c.peer, &next.message)
-	_, next.span = c.hub.trace.Request(c.ctx, c.api, next.message.Name, c.id)
+	now := time.Now()
+	c.hub.journal.call(now, c.api, c.peer, &next.message)
+	next.span = c.hub.trace.Request(now, c.api, next.message.Name, c.id)
 	if c.refused != nil {
 		c.end(next, nil, c.refused)
 		return
@@ -183,7 +185,7 @@ func (c *conn) respond(message []byte, err error) {
 	}
 	if err != nil {
 		c.hub.exceptions.Add(1)
-		c.hub.journal.printf("%v: exception: %v", c.peer, err)
+		c.hub.journal.printf(time.Now(), "%v: exception: %v", c.peer, err)
 		message, err = rpc.Append(nil, c.mode, rpc.Message{Kind: rpc.Exception, Name: rpc.OneLine(err.Error())})
 	}
 	if err == nil {

@@ -25,15 +25,15 @@ type journal struct {
 }
 
 // room tells whether a line more may be printed now.
-func (j *journal) room() bool {
-	now := time.Now().Unix()
+func (j *journal) room(now time.Time) bool {
+	second := now.Unix()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if now != j.second {
+	if second != j.second {
 		if j.skipped > 0 {
 			log.Printf("%d more lines about calls", j.skipped)
 		}
-		j.second, j.printed, j.skipped = now, 0, 0
+		j.second, j.printed, j.skipped = second, 0, 0
 	}
 	if j.printed == maxLines {
 		j.skipped++
@@ -43,15 +43,15 @@ func (j *journal) room() bool {
 	return true
 }
 
-func (j *journal) printf(format string, args ...any) {
-	if j.room() {
+func (j *journal) printf(now time.Time, format string, args ...any) {
+	if j.room(now) {
 		log.Printf(format, args...)
 	}
 }
 
 // call prints a call.
-func (j *journal) call(api string, peer netip.Addr, m *rpc.Message) {
-	if j.room() {
+func (j *journal) call(now time.Time, api string, peer netip.Addr, m *rpc.Message) {
+	if j.room(now) {
 		log.Print(describe(api, peer, m))
 	}
 }

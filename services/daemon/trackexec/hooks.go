@@ -29,13 +29,13 @@ func RunCommand(ctx context.Context, cmd *exec.Cmd, run func() error) error {
 
 // BeginCommand records that a command begins. Only the name of its program is recorded: its
 // arguments may hold secrets.
-func BeginCommand(ctx context.Context, cmd *exec.Cmd) *Span {
+func BeginCommand(ctx context.Context, cmd *exec.Cmd) Span {
 	_, span := Begin(ctx, Command, filepath.Base(cmd.Path))
 	return span
 }
 
 // EndCommand records how a command has ended, and returns the error that waiting for it gave.
-func (s *Span) EndCommand(cmd *exec.Cmd, err error) error {
+func (s Span) EndCommand(cmd *exec.Cmd, err error) error {
 	if cmd.ProcessState != nil {
 		s.Note("", int64(cmd.ProcessState.ExitCode()))
 	}

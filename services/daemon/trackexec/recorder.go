@@ -35,9 +35,24 @@ type Recorder struct {
 	full   []*format.Block // those before, oldest first
 	spare  []*format.Block // empty
 	lost   int64           // events dropped since the last ones were written
-	young  Span            // ring of the operations under way and not announced, oldest first
+	open   []operation     // those under way, and free places
+	free   int32           // first of the free places; -1: none
 	busy   int             // operations under way, but streams
-	idle   time.Duration   // since when there is none
+	idle   int64           // since when there is none
+}
+
+// operation is one that is under way, or a free place for one: its ID is 0 then.
+type operation struct {
+	format.Event
+	next int32 // of the free places; -1: none
+}
+
+// Span is an operation under way. A zero one records nothing.
+type Span struct {
+	recorder *Recorder
+	id       uint64 // 0: none, but others within it are recorded
+	place    int32  // in recorder.open, while the operation there has this id
+	depth    uint8
 }
 
 // spanKey is the context key of the operation under way, a *Span.
@@ -56,85 +71,86 @@ func (c *spanContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// Span is an operation under way. A nil one records nothing.
-type Span struct {
-	recorder   *Recorder
-	event      format.Event // guarded by the recorder, but for what never changes
-	next, prev *Span        // in the ring of the young; nil: announced or ended
-	ended      bool
+// Context returns a context for what is done within the operation.
+func (s Span) Context(ctx context.Context) context.Context {
+	if s.recorder == nil {
+		return ctx
+	}
+	return &spanContext{ctx, s}
 }
 
 // Context returns a context whose operations are recorded by r.
 func (r *Recorder) Context(ctx context.Context) context.Context {
-	if r == nil {
-		return ctx
-	}
-	return &spanContext{Context: ctx, span: Span{recorder: r, ended: true}}
+	return Span{recorder: r}.Context(ctx)
 }
 
 // From returns the recorder of a context, or nil.
-func From(ctx context.Context) *Recorder {
+func From(ctx context.Context) *Recorder { return spanOf(ctx).recorder }
+
+// spanOf returns the operation that a context is of, if any.
+func spanOf(ctx context.Context) Span {
 	if s, ok := ctx.Value(spanKey{}).(*Span); ok {
-		return s.recorder
+		return *s
 	}
-	return nil
+	return Span{}
 }
 
 // Begin begins an operation within the one that ctx is of, if any. The context returned is
 // for what is done within the operation, which must End.
-func (r *Recorder) Begin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
+func (r *Recorder) Begin(ctx context.Context, kind format.Kind, name string) (context.Context, Span) {
 	if r == nil {
-		return ctx, nil
+		return ctx, Span{}
 	}
-	return r.beginWithin(ctx, kind, name)
+	return r.beginWithin(ctx, spanOf(ctx), kind, name)
 }
 
-func (r *Recorder) beginWithin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
-	parent, _ := ctx.Value(spanKey{}).(*Span)
-	return r.begin(ctx, parent, kind, name, "", -1)
-}
-
-// Request begins a call of an API in a session, which is within no other operation. It is
-// what Begin and Note would do, in less time.
-func (r *Recorder) Request(ctx context.Context, api, method string, session uint64) (context.Context, *Span) {
+func (r *Recorder) beginWithin(ctx context.Context, parent Span, kind format.Kind, name string) (context.Context, Span) {
 	if r == nil {
-		return ctx, nil
+		return ctx, Span{}
 	}
-	return r.begin(ctx, nil, format.Request, method, api, int64(session))
+	s := r.begin(parent, format.Event{Kind: kind, Name: name, Number: -1, Start: r.now()})
+	return s.Context(ctx), s
 }
 
-func (r *Recorder) now() time.Duration { return time.Since(r.base) }
+// Request begins a call of an API in a session, now, which is within no other operation.
+// It allocates nothing and does not read the clock.
+func (r *Recorder) Request(now time.Time, api, method string, session uint64) Span {
+	if r == nil {
+		return Span{}
+	}
+	return r.begin(Span{}, format.Event{Kind: format.Request, Name: method, Detail: api, Number: int64(session), Start: int64(now.Sub(r.base))})
+}
+
+func (r *Recorder) now() int64 { return int64(time.Since(r.base)) }
 
 // begin begins an operation that is within parent, if there is one.
-func (r *Recorder) begin(ctx context.Context, parent *Span, kind format.Kind, name, detail string, number int64) (context.Context, *Span) {
-	c := &spanContext{Context: ctx}
-	s, e := &c.span, &c.span.event
-	s.recorder, e.Kind, e.Name, e.Detail, e.Number = r, kind, name, detail, number
-	if parent != nil && parent.event.ID != 0 {
-		e.Parent = parent.event.ID
-		e.Depth = parent.event.Depth
+func (r *Recorder) begin(parent Span, e format.Event) Span {
+	if parent.id != 0 {
+		e.Parent, e.Depth = parent.id, parent.depth
 		if e.Depth < 255 {
 			e.Depth++
 		}
 	}
-	now := r.now()
-	e.Start = int64(now)
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.off {
-		r.mu.Unlock()
-		return ctx, nil
+		return Span{}
 	}
 	e.ID = r.newID()
-	s.next, s.prev = &r.young, r.young.prev
-	s.prev.next, s.next.prev = s, s
-	if kind != format.Stream {
-		if gap := now - r.idle; r.busy == 0 && gap >= idleness {
-			r.record(&format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: int64(r.idle), Duration: int64(gap), Number: -1})
+	if e.Kind != format.Stream {
+		if gap := e.Start - r.idle; r.busy == 0 && gap >= int64(idleness) {
+			r.record(&format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: r.idle, Duration: gap, Number: -1})
 		}
 		r.busy++
 	}
-	r.mu.Unlock()
-	return c, s
+	place := r.free
+	if place < 0 {
+		place = int32(len(r.open))
+		r.open = append(r.open, operation{next: -1})
+	}
+	o := &r.open[place]
+	r.free, o.Event = o.next, e
+	return Span{r, e.ID, place, e.Depth}
 }
 
 // newID returns the number of an operation; r.mu is held.
@@ -170,27 +186,44 @@ func (r *Recorder) turn() {
 	r.block = &format.Block{}
 }
 
-// Note adds a detail and a number to an operation, see format.Kind.
-func (s *Span) Note(detail string, number int64) {
-	if s != nil {
-		s.note(detail, number)
+// find returns an operation that is under way, or nil; the recorder's mu is held.
+func (s Span) find() *operation {
+	if int(s.place) < len(s.recorder.open) {
+		if o := &s.recorder.open[s.place]; o.ID == s.id && s.id != 0 {
+			return o
+		}
 	}
+	return nil
 }
 
-func (s *Span) note(detail string, number int64) {
+// Note adds a detail and a number to an operation, see format.Kind.
+func (s Span) Note(detail string, number int64) {
+	if s.recorder == nil {
+		return
+	}
 	s.recorder.mu.Lock()
-	s.event.Detail, s.event.Number = detail, number
-	s.recorder.mu.Unlock()
+	defer s.recorder.mu.Unlock()
+	if o := s.find(); o != nil {
+		o.Detail, o.Number = detail, number
+	}
 }
 
 // End ends an operation, with its error. Only the first call counts.
-func (s *Span) End(err error) {
-	if s != nil {
-		s.end(err)
+func (s Span) End(err error) {
+	if s.recorder != nil {
+		s.end(-1, err)
 	}
 }
 
-func (s *Span) end(err error) {
+// EndAfter is End for those who know how long the operation took.
+func (s Span) EndAfter(took time.Duration, err error) {
+	if s.recorder != nil {
+		s.end(int64(took), err)
+	}
+}
+
+// end ends an operation that took so long, or -1: until now.
+func (s Span) end(took int64, err error) {
 	r := s.recorder
 	state, failure := format.Done, ""
 	if err != nil {
@@ -199,42 +232,43 @@ func (s *Span) end(err error) {
 			state = format.Cancelled
 		}
 	}
-	now := r.now()
+	var now int64
+	if took < 0 {
+		now = r.now()
+	}
 	r.mu.Lock()
-	if s.ended {
-		r.mu.Unlock()
+	defer r.mu.Unlock()
+	o := s.find()
+	if o == nil {
 		return
 	}
-	s.ended = true
-	if s.event.Kind != format.Stream {
+	if took < 0 {
+		took = now - o.Start
+	}
+	if o.Kind != format.Stream {
 		if r.busy--; r.busy == 0 {
-			r.idle = now
+			r.idle = o.Start + took
 		}
 	}
-	e := &s.event
-	e.Duration, e.State, e.Failure = int64(now)-e.Start, state, failure
-	if e.Announced = s.next == nil; !e.Announced {
-		s.leave()
-	}
+	o.Duration, o.State, o.Failure = took, state, failure
 	if !r.off {
-		r.record(e)
+		r.record(&o.Event)
 	}
-	r.mu.Unlock()
-}
-
-// leave takes an operation out of the ring of the young; r.mu is held.
-func (s *Span) leave() {
-	s.prev.next, s.next.prev = s.next, s.prev
-	s.next, s.prev = nil, nil
+	// No text is held for longer than the operation.
+	o.ID, o.Name, o.Detail, o.Failure = 0, "", "", ""
+	o.next, r.free = r.free, s.place
 }
 
 // announce adds the beginnings of operations that are under way for so long; r.mu is held.
-func (r *Recorder) announce(before time.Duration) {
-	for s := r.young.next; s != &r.young && s.event.Start <= int64(before); s = r.young.next {
-		s.leave()
-		begun := s.event
-		begun.State = format.Open
-		r.record(&begun)
+func (r *Recorder) announce(before int64) {
+	for i := range r.open {
+		o := &r.open[i]
+		if o.ID != 0 && !o.Announced && o.Start <= before {
+			begun := o.Event
+			begun.State = format.Open
+			r.record(&begun)
+			o.Announced = true
+		}
 	}
 }
 
@@ -246,7 +280,7 @@ func (r *Recorder) take(all bool) []*format.Block {
 		r.turn()
 	}
 	if r.lost > 0 {
-		r.record(&format.Event{ID: r.newID(), Kind: format.Lost, State: format.Done, Start: int64(r.now()), Number: r.lost})
+		r.record(&format.Event{ID: r.newID(), Kind: format.Lost, State: format.Done, Start: r.now(), Number: r.lost})
 		r.lost = 0
 	}
 	blocks := r.full

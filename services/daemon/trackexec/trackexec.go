@@ -77,8 +77,7 @@ func Open(c Config) *Recorder {
 		c.Warn = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	}
 	now := time.Now()
-	r := &Recorder{base: now, lastID: uint64(now.UnixNano()), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), block: &format.Block{}}
-	r.young.next, r.young.prev = &r.young, &r.young
+	r := &Recorder{base: now, lastID: uint64(now.UnixNano()), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), block: &format.Block{}, free: -1}
 	w := &writer{Config: c, recorder: r}
 	r.record(&format.Event{ID: r.newID(), Kind: format.Life, State: format.Done, Number: int64(os.Getpid()), Name: c.Process})
 	go func() {
@@ -102,10 +101,7 @@ const (
 
 // Begin begins an operation within the one that ctx is of, with its recorder. Without any,
 // nothing is recorded. The context returned is for what is done within the operation.
-func Begin(ctx context.Context, kind format.Kind, name string) (context.Context, *Span) {
-	parent, _ := ctx.Value(spanKey{}).(*Span)
-	if parent == nil {
-		return ctx, nil
-	}
-	return parent.recorder.begin(ctx, parent, kind, name, "", -1)
+func Begin(ctx context.Context, kind format.Kind, name string) (context.Context, Span) {
+	parent := spanOf(ctx)
+	return parent.recorder.beginWithin(ctx, parent, kind, name)
 }

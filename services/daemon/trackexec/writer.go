@@ -60,7 +60,7 @@ func (w *writer) run() {
 func (r *Recorder) announceOld() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.announce(r.now() - lasting)
+	r.announce(r.now() - int64(lasting))
 }
 
 func (r *Recorder) announceAll() {
@@ -89,7 +89,7 @@ func (w *writer) find() error {
 // write writes the full blocks or all that was gathered.
 func (w *writer) write(all bool) error {
 	// The clock may have been set meanwhile: times are those that it has now.
-	epoch := time.Now().UnixNano() - int64(w.recorder.now())
+	epoch := time.Now().UnixNano() - w.recorder.now()
 	for _, block := range w.recorder.take(all) {
 		if err := w.trace.write(block, epoch); err != nil {
 			return err
