@@ -49,7 +49,7 @@ line { stroke: #ddd } .ready { stroke: #2a7d2a; stroke-dasharray: 4 3 }
 <text class="title" x="10" y="24">%s</text>
 `, labelWidth+plotWidth+90, height, escape(title))
 	for t := begin.Truncate(time.Second); t <= end; t += tick(end - begin) {
-		fmt.Fprintf(&out, `<line x1="%.1f" y1="%d" x2="%.1[1]f" y2="%d"/><text class="tick" x="%.1[1]f" y="%d">%s s</text>`+"\n",
+		fmt.Fprintf(&out, `<line x1="%.1f" y1="%d" x2="%.1[1]f" y2="%[3]d"/><text class="tick" x="%.1[1]f" y="%[4]d">%s s</text>`+"\n",
 			x(t), headHeight-8, height-20, headHeight-12, seconds(t))
 	}
 	for i, row := range bars {
@@ -58,7 +58,7 @@ line { stroke: #ddd } .ready { stroke: #2a7d2a; stroke-dasharray: 4 3 }
 			y+13, escape(row.label), row.class, x(row.begin), y+2, max(1, x(row.end)-x(row.begin)), rowHeight-4, x(row.end)+4, y+13, (row.end - row.begin).Seconds())
 	}
 	if b.Ready > 0 {
-		fmt.Fprintf(&out, `<line class="ready" x1="%.1f" y1="%d" x2="%.1[1]f" y2="%d"/><text x="%.1[1]f" y="%d" text-anchor="end">all units had a result: %.2f s</text>`+"\n",
+		fmt.Fprintf(&out, `<line class="ready" x1="%.1f" y1="%d" x2="%.1[1]f" y2="%[3]d"/><text x="%.1[1]f" y="%[4]d" text-anchor="end">all units had a result: %.2f s</text>`+"\n",
 			x(b.Ready), headHeight, height-16, height-6, b.Ready.Seconds())
 	}
 	out.WriteString("</svg>\n")
