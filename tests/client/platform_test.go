@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/qemu/client"
+	"github.com/waltos/waltos/services/daemon/blocking/registrytest"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/tests/native"
 )
@@ -25,6 +26,8 @@ type platform struct {
 	*native.Daemon
 	t     *testing.T
 	nodes map[string]*native.Node
+	hub   *registrytest.Hub
+	own   *registrytest.Registry
 }
 
 func device(host int, name, kind string) db.Device {
@@ -39,9 +42,11 @@ func startPlatform(t *testing.T) *platform {
 	t.Helper()
 	virtual := device(20, "vn1", "node")
 	virtual.MAC, virtual.Virtual = "52:54:00:00:00:14", true
-	p := &platform{t: t, nodes: map[string]*native.Node{}, Daemon: native.Start(t,
+	p := &platform{t: t, nodes: map[string]*native.Node{}}
+	p.Daemon = native.StartSite(t, p.registries(),
 		device(11, "n1", "node"), device(12, "n2", "node"), device(13, "n3", "node"), virtual,
-		device(5, "switch1", "switch"), device(6, "unknown-000006", "unknown"))}
+		device(5, "switch1", "switch"), device(6, "unknown-000006", "unknown"))
+	p.giveAccounts("alice")
 	p.nodes["n1"], p.nodes["n2"] = p.Node("192.168.152.11"), p.Node("192.168.152.12")
 	for name := range p.nodes {
 		if _, err := p.Call("bob", "wait_for_nodes", name); err != nil {

@@ -65,11 +65,17 @@ func arguments(service string) []string {
 // serves. It ends with the test.
 func Start(t testing.TB, devices ...db.Device) *Daemon {
 	t.Helper()
+	return StartSite(t, "", devices...)
+}
+
+// StartSite is Start with more in the site file.
+func StartSite(t testing.TB, more string, devices ...db.Device) *Daemon {
+	t.Helper()
 	if refused != "" {
 		t.Skipf("skipped: the daemon needs namespaces: %s", refused)
 	}
 	d := &Daemon{t: t, folder: t.TempDir(), Postgres: dbtest.Start(t), running: map[string]*process{}}
-	for _, step := range []func() error{d.furnish, storeImages} {
+	for _, step := range []func() error{func() error { return d.furnish(more) }, storeImages} {
 		if err := step(); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +101,7 @@ func Start(t testing.TB, devices ...db.Device) *Daemon {
 var written = []string{"/run/walt", "/var/lib/walt", "/var/lib/containers"}
 
 // furnish makes the folders and files that the supervisor of an appliance would.
-func (d *Daemon) furnish() error {
+func (d *Daemon) furnish(more string) error {
 	for _, dir := range written {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -114,7 +120,7 @@ func (d *Daemon) furnish() error {
 			return err
 		}
 	}
-	if err := os.WriteFile("/run/walt/site.hcl", []byte(site), 0o644); err != nil {
+	if err := os.WriteFile("/run/walt/site.hcl", []byte(site+more), 0o644); err != nil {
 		return err
 	}
 	os.Remove("/run/postgresql")

@@ -2,9 +2,9 @@
 // long, apart from server-main so that it can hang or crash alone (design §6). It serves
 // calls of server-main on a connector, each in its own goroutine.
 //
-// What it does so far is SNMP: the neighbours and the forwarding tables of switches, and
-// the power of their ports; and to try accounts at registries of images. Each answer comes
-// within a bounded time, whatever a stranger says. Calls of other names are refused.
+// It speaks SNMP: the neighbours and the forwarding tables of switches, and the power of
+// their ports; and with registries of images (package registry). Each answer comes within
+// a bounded time, whatever a stranger says. Calls of other names are refused.
 package blocking
 
 import (
@@ -47,8 +47,9 @@ func Main(ctx context.Context, args []string) error {
 
 // Service is what server-blocking does.
 type Service struct {
-	snmp  *snmp.Client
-	cache *cache
+	snmp       *snmp.Client
+	cache      *cache
+	registries registry.Client
 }
 
 // NewService returns a service that talks to switches by a client, and remembers how in a
@@ -58,7 +59,7 @@ func NewService(client *snmp.Client, cacheFile string) *Service {
 }
 
 // Handle serves calls of Client: a connector.Handler.
-func (s *Service) Handle(ctx context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
+func (s *Service) Handle(ctx context.Context, caller *connector.Peer, method string, body []byte) (any, error) {
 	switch method {
 	case "explore":
 		return with(body, func(sw Switch) (any, error) { return s.explore(ctx, sw), nil })
@@ -70,8 +71,14 @@ func (s *Service) Handle(ctx context.Context, _ *connector.Peer, method string, 
 		return with(body, func(request loginRequest) (any, error) {
 			ctx, cancel := context.WithTimeout(ctx, loginLimit)
 			defer cancel()
-			return nil, registry.Login(ctx, request.Registry, request.Username, request.Password)
+			return nil, s.registries.Login(ctx, request.Registry, request.Account)
 		})
+	case "search":
+		return with(body, func(request searchRequest) (any, error) { return nil, s.search(ctx, caller, request) })
+	case "describe":
+		return with(body, func(request imageRequest) (any, error) { return s.describe(ctx, request) })
+	case "announce":
+		return with(body, func(request announceRequest) (any, error) { return nil, s.announce(ctx, request) })
 	}
 	return nil, fmt.Errorf("%s is not available on this server yet", method)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/waltos/waltos/services/daemon/blocking/registry"
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
@@ -23,9 +22,7 @@ const (
 	// longer, in case server-blocking hangs.
 	exploreLimit = 90 * time.Second
 	powerLimit   = 60 * time.Second
-	// loginLimit is longer than the requests of a login may take together.
-	loginLimit = 90 * time.Second
-	grace      = 5 * time.Second
+	grace        = 5 * time.Second
 )
 
 // Switch is a switch, and how it is talked to.
@@ -56,11 +53,18 @@ type powerRequest struct {
 
 // Client calls server-blocking. A call waits for the process for a bounded time only, and
 // fails at once if it dies meanwhile. It is safe for concurrent use.
-type Client struct{ link *connector.Client }
+type Client struct {
+	link *connector.Client
+	told receivers
+}
 
 // Dial returns a client of the server-blocking that listens on a unix socket, which need
 // not be there yet.
-func Dial(socket string) *Client { return &Client{connector.Dial(socket, nil)} }
+func Dial(socket string) *Client {
+	c := &Client{}
+	c.link = connector.Dial(socket, c.told.handle)
+	return c
+}
 
 // Measures asks server-blocking for what it counts.
 func (c *Client) Measures(ctx context.Context) ([]metrics.Family, error) {
@@ -105,17 +109,6 @@ func (c *Client) Power(ctx context.Context, sw Switch, ports []int, on bool) ([]
 		}
 	}
 	return errs, nil
-}
-
-// loginRequest asks to try an account.
-type loginRequest struct {
-	Registry           registry.Registry
-	Username, Password string
-}
-
-// Login tries an account at a registry of images. The end of ctx ends the attempt too.
-func (c *Client) Login(ctx context.Context, r registry.Registry, username, password string) error {
-	return c.call(ctx, loginLimit, "login", loginRequest{r, username, password}, nil)
 }
 
 func (c *Client) call(ctx context.Context, limit time.Duration, method string, arg, reply any) error {

@@ -60,7 +60,7 @@ var apis = map[string]map[string]*method{
 		// registries
 		"get_registries":      {nil, false, (*call).getRegistries},
 		"registry_login":      {all("reg_name"), false, (*call).registryLogin},
-		"search_images":       {[]param{may("keyword", textKind, ""), may("tty_mode", flagKind, false)}, false, (*call).searchImages},
+		"search_images":       {[]param{may("keyword", textKind, ""), may("tty_mode", flagKind, nil)}, false, (*call).searchImages},
 		"clone_image":         {[]param{need("clonable_link", textKind), may("force", flagKind, false), may("image_name", textKind, "")}, false, (*call).cloneImage},
 		"publish_image":       {all("registry_label", "image_name"), false, (*call).publishImage},
 		"update_hub_metadata": {[]param{need("waltplatform_user", flagKind)}, false, (*call).updateHubMetadata},

@@ -113,9 +113,8 @@ type Config struct {
 	SQL        psql.Prompt
 	Peers      Peers
 	// Print is the daemon's own log.
-	Print func(format string, args ...any)
-	// Registries may be nil: none is spoken with.
-	Registries Registries
+	Print      func(format string, args ...any)
+	Registries Registries // nil: none is spoken with
 }
 
 // Daemon is the server of one platform.
@@ -167,6 +166,9 @@ type tables struct {
 func New(config Config) *Daemon {
 	if config.PoE == nil {
 		config.PoE = noPoE{}
+	}
+	if config.Registries == nil {
+		config.Registries = NoRegistries{}
 	}
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{}), commands: quota.New(maxCommands, maxCommandsEach)}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}

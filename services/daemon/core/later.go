@@ -110,8 +110,6 @@ func (c *call) updateDefaultImages() (any, error) {
 	return c.notYet("updating default images is", nil)
 }
 
-func (c *call) searchImages() (any, error) { return c.notYet("searching images is", false) }
-
 // clonableLink is what images can be cloned from: location, user, name and tag.
 var clonableLink = regexp.MustCompile(`^([^:/]+):[^:/]+/[^:/]+(:[^:/]+)?$`)
 
@@ -138,8 +136,4 @@ func (c *call) publishImage() (any, error) {
 		return c.fail(err, failed)
 	}
 	return c.notYet("publishing images is", failed)
-}
-
-func (c *call) updateHubMetadata() (any, error) {
-	return c.notYet("updating the metadata of the hub is", false)
 }

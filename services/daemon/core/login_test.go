@@ -22,11 +22,14 @@ import (
 )
 
 // logins is Registries that know one account.
-type logins struct{ tried []string }
+type logins struct {
+	NoRegistries
+	tried []string
+}
 
-func (l *logins) Login(_ context.Context, r registry.Registry, username, password string) error {
-	l.tried = append(l.tried, fmt.Sprint(r.API, " ", r.Host, " ", username, " ", password))
-	if password != "secret" {
+func (l *logins) Login(_ context.Context, r registry.Registry, a registry.Account) error {
+	l.tried = append(l.tried, fmt.Sprint(r.API, " ", r.Host, " ", a.Username, " ", a.Password))
+	if a.Password != "secret" {
 		return errors.New("refused")
 	}
 	return nil

@@ -1,88 +1,31 @@
-// Package registry speaks with registries of container images, by the HTTP API that the
-// Docker Hub and all others have (OCI distribution specification 1.1; Docker Registry v2
-// authentication). It is used by server-blocking: registries are strangers, which may be
-// slow, gone or hostile, so that all that they say is bounded, in size and time.
-//
-// What it does so far is to try an account.
 package registry
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/waltos/waltos/hcl"
 )
 
+// A registry that cannot be reached is tried again to log in.
 const (
-	requestTimeout = 10 * time.Second
-	tries          = 3
-	retryPause     = time.Second
-	maxAnswer      = 1 << 20
-	maxRedirects   = 5
+	tries      = 3
+	retryPause = time.Second
 )
-
-// dockerHub is the address of the API of the Docker Hub.
-const dockerHub = "https://registry-1.docker.io"
-
-// Registry is one registry of the site file, which is complete.
-type Registry struct {
-	API, Host, Protocol string
-	Port                int
-}
-
-// Of returns a registry as the site file describes it.
-func Of(r *hcl.Registry) Registry {
-	return Registry{API: r.API, Host: r.Host, Protocol: r.Protocol, Port: r.Port}
-}
-
-// base is the address of the API, without a path.
-func (r Registry) base() string {
-	if r.API == "docker-hub" {
-		return dockerHub
-	}
-	scheme := "https"
-	if r.Protocol == "http" {
-		scheme = "http"
-	}
-	return scheme + "://" + net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
-}
-
-// client makes requests as the registry wants them. A password goes to no other scheme
-// than that of the registry.
-func (r Registry) client() (*http.Client, func()) {
-	transport := http.DefaultTransport.(*http.Transport).Clone() // with the proxies of the environment
-	if r.Protocol == "https-no-verify" {
-		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the site file asks for it
-	}
-	return &http.Client{
-		Transport: transport,
-		Timeout:   requestTimeout,
-		CheckRedirect: func(next *http.Request, before []*http.Request) error {
-			if len(before) > maxRedirects || next.URL.Scheme != before[0].URL.Scheme {
-				return errors.New("cannot follow a redirection: there are too many, or it changes the scheme")
-			}
-			return nil
-		},
-	}, transport.CloseIdleConnections
-}
 
 // errRefused is what a registry says to a wrong account.
 var errRefused = errors.New("the registry does not accept the user name or the password")
 
 // Login tries an account at a registry. A registry that cannot be reached is tried again.
-func Login(ctx context.Context, r Registry, username, password string) error {
-	client, end := r.client()
-	defer end()
+func (c *Client) Login(ctx context.Context, r Registry, a Account) error {
+	transport := c.transport(r)
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, CheckRedirect: boundRedirects}
 	var err error
 	for try := range tries {
 		if try > 0 {
@@ -92,7 +35,7 @@ func Login(ctx context.Context, r Registry, username, password string) error {
 				return ctx.Err()
 			}
 		}
-		if err = r.login(ctx, client, username, password); err == nil || errors.Is(err, errRefused) {
+		if err = r.login(ctx, client, a); err == nil || errors.Is(err, errRefused) {
 			break
 		}
 	}
@@ -102,7 +45,7 @@ func Login(ctx context.Context, r Registry, username, password string) error {
 	return nil
 }
 
-func (r Registry) login(ctx context.Context, client *http.Client, username, password string) error {
+func (r Registry) login(ctx context.Context, client *http.Client, a Account) error {
 	root := r.base() + "/v2/"
 	status, challenge, err := get(ctx, client, root, nil)
 	switch {
@@ -113,12 +56,12 @@ func (r Registry) login(ctx context.Context, client *http.Client, username, pass
 	case status != http.StatusUnauthorized:
 		return fmt.Errorf("the registry answers with status %d", status)
 	}
-	account := func(request *http.Request) { request.SetBasicAuth(username, password) }
+	account := func(request *http.Request) { request.SetBasicAuth(a.Username, a.Password) }
 	scheme, parameters := parseChallenge(challenge)
 	switch scheme {
 	case "basic":
 	case "bearer":
-		if root, err = tokenURL(parameters, r.base(), username); err != nil {
+		if root, err = tokenURL(parameters, r.base(), a.Username); err != nil {
 			return err
 		}
 	default:
@@ -151,12 +94,10 @@ func get(ctx context.Context, client *http.Client, address string, with func(*ht
 		return 0, "", err
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	body, err := io.ReadAll(answer.Body)
 	switch {
 	case err != nil:
 		return 0, "", err
-	case len(body) > maxAnswer:
-		return 0, "", errors.New("the registry answers with more than can be meant")
 	case answer.StatusCode == http.StatusOK && len(body) > 0 && !json.Valid(body):
 		return 0, "", errors.New("what answers is no registry")
 	}

@@ -53,15 +53,24 @@ func account(text string) http.HandlerFunc {
 	}
 }
 
+var alice = Account{"alice", "secret"}
+
+// try is one try to log in.
+func try(t *testing.T, r Registry) error {
+	transport := (&Client{}).transport(r)
+	defer transport.CloseIdleConnections()
+	return r.login(t.Context(), &http.Client{Transport: transport, CheckRedirect: boundRedirects}, alice)
+}
+
 func TestLogin(t *testing.T) {
 	const basic = `Basic realm="images"`
 	t.Run("basic", func(t *testing.T) {
 		for _, protocol := range []string{"http", "https-no-verify"} {
 			r := serve(t, protocol, map[string]http.HandlerFunc{"/v2/": account(basic)})
-			if err := Login(t.Context(), r, "alice", "secret"); err != nil {
+			if err := (&Client{}).Login(t.Context(), r, alice); err != nil {
 				t.Error(err)
 			}
-			if err := Login(t.Context(), r, "alice", "wrong"); !errors.Is(err, errRefused) {
+			if err := (&Client{}).Login(t.Context(), r, Account{"alice", "wrong"}); !errors.Is(err, errRefused) {
 				t.Errorf("a wrong password: %v", err)
 			}
 		}
@@ -79,19 +88,19 @@ func TestLogin(t *testing.T) {
 			},
 		})
 		base = r.base()
-		if err := Login(t.Context(), r, "alice", "secret"); err != nil {
+		if err := (&Client{}).Login(t.Context(), r, alice); err != nil {
 			t.Error(err)
 		}
 		if got := seen.Encode(); got != "account=alice&service=images&x=1" {
 			t.Errorf("the token was asked for with %q", got)
 		}
-		if err := Login(t.Context(), r, "bob", "secret"); !errors.Is(err, errRefused) {
+		if err := (&Client{}).Login(t.Context(), r, Account{"bob", "secret"}); !errors.Is(err, errRefused) {
 			t.Errorf("a wrong user: %v", err)
 		}
 	})
 	t.Run("nobody needs an account", func(t *testing.T) {
 		r := serve(t, "http", map[string]http.HandlerFunc{"/v2/": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }})
-		if err := Login(t.Context(), r, "alice", "wrong"); err != nil {
+		if err := (&Client{}).Login(t.Context(), r, Account{"alice", "wrong"}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -117,17 +126,15 @@ func TestHostileRegistries(t *testing.T) {
 		{"no place for tokens", challenge(`Bearer service="x"`), "which is not safe"},
 		{"unknown scheme", challenge(`Negotiate`), `authentication "negotiate", which is not known`},
 		{"no challenge", challenge(``), "which is not known"},
-		{"redirection to another scheme", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, spy.URL, http.StatusFound) }, "changes the scheme"},
+		{"redirection to another scheme", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, spy.URL, http.StatusFound) }, "is not safe"},
 		{"endless redirection", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v2/", http.StatusFound) }, "there are too many"},
 		{"portal", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>Welcome") }, "is no registry"},
-		{"flood", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("[", 2*maxAnswer)) }, "more than can be meant"},
+		{"flood", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("[", 2*maxAnswer)) }, "longer than can be meant"},
 		{"broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, "status 502"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := serve(t, "https-no-verify", map[string]http.HandlerFunc{"/v2/": c.handler})
-			client, end := r.client()
-			defer end()
-			if err := r.login(t.Context(), client, "alice", "secret"); err == nil || !strings.Contains(err.Error(), c.err) {
+			if err := try(t, r); err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %v, want %q", err, c.err)
 			}
 		})
@@ -142,9 +149,7 @@ func TestHostileRegistries(t *testing.T) {
 func TestUntrustedCertificate(t *testing.T) {
 	r := serve(t, "https-no-verify", map[string]http.HandlerFunc{"/v2/": account("")})
 	r.Protocol = "https"
-	client, end := r.client()
-	defer end()
-	if err := r.login(t.Context(), client, "alice", "secret"); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if err := try(t, r); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v, want an error about the certificate", err)
 	}
 }
@@ -165,7 +170,7 @@ func TestSilentRegistry(t *testing.T) {
 		}
 	}()
 	r := Registry{API: "docker-registry-v2", Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port, Protocol: "http"}
-	if err := Login(ctx, r, "alice", "secret"); !errors.Is(err, context.Canceled) {
+	if err := (&Client{}).Login(ctx, r, alice); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

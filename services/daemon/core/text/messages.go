@@ -31,6 +31,7 @@ const (
 	BadImageName      = "Bad name: expected format is <name> or <name>:<tag>.\nOnly lowercase letters, digits and dash(-) characters are allowed in <name> and <tag>.\n"                                                                                           // I5
 	InvalidDeviceName = "Failed: invalid new name.\nThis name must be a valid network hostname.\nOnly alphanumeric characters and '-' are allowed.\nThe 1st character must be an alphabet letter.\nThe name must be at least 2-chars long.\n(Example: rpi-D327)\n" // G7
 	NoVirtualization  = "Failed because virtualization is not enabled on server CPU (missing /dev/kvm).\n"                                                                                                                                                         // N2
+	NoImageMatches    = "Sorry, no image could match your request.\n"                                                                                                                                                                                              // R7
 	UnknownTopology   = "Sorry, topology is unknown. Ensure a switch is connected to server (on walt-net interface) and run \"walt device rescan\".\n"                                                                                                             // D3
 )
 
@@ -101,6 +102,11 @@ func ImageExists(name string) error {
 // InvalidLink is K1; locations are those that images can be cloned from.
 func InvalidLink(locations []string) error {
 	return Refuse("Invalid clonable image link. Format must be:\n[%s]:<user>/<image_name>[:<tag>]\n(tip: walt image search [<keyword>])\n", strings.Join(locations, "|"))
+}
+
+// RegistryFailure is R1.
+func RegistryFailure(label string) error {
+	return Refuse("Failed to communicate with %s registry. Aborted.\n", label)
 }
 
 // NoSuchCheckpoint is L3.
