@@ -265,3 +265,4 @@ link "/usr/bin/waltctl" { target = "../lib/walt/supervisor" }
 link "/usr/bin/walt-server-trackexec-replay" { target = "../lib/walt/services" }
 link "/usr/bin/walt-server-trackexec-analyse" { target = "../lib/walt/services" }
 link "/usr/bin/walt-dhcp-event" { target = "../lib/walt/services" }
+link "/usr/bin/walt-virtual-node" { target = "../lib/walt/services" }

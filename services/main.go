@@ -30,6 +30,7 @@ import (
 	"github.com/waltos/waltos/services/postgresql"
 	"github.com/waltos/waltos/services/sshd"
 	"github.com/waltos/waltos/services/tftp"
+	"github.com/waltos/waltos/services/vnode"
 )
 
 // services maps the name of each service to its program. It returns nil when ctx
@@ -57,6 +58,7 @@ var services = map[string]func(ctx context.Context, args []string) error{
 var commands = map[string]func(ctx context.Context, args []string) int{
 	analyse.Name: analyse.Main,
 	replay.Name:  replay.Main,
+	vnode.Name:   vnode.Main,
 }
 
 func main() {

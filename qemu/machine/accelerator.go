@@ -20,17 +20,18 @@ const (
 	TCG Accelerator = "tcg" // by translation: works everywhere, some ten times slower
 )
 
-func (a Accelerator) option() string {
+// Option returns what QEMU calls it, after -accel.
+func (a Accelerator) Option() string {
 	if a == TCG {
 		return "tcg,tb-size=256" // MiB of translated code
 	}
 	return string(a)
 }
 
-// processor returns the model of the guest's processor. What Intel calls fast is the
+// Processor returns the model of the guest's processor. What Intel calls fast is the
 // opposite when it is translated: string instructions that move byte after byte. Without
 // these features a kernel clears pages by eight bytes, and boots in two thirds of the time.
-func (a Accelerator) processor() string {
+func (a Accelerator) Processor() string {
 	if a == TCG {
 		return "max,erms=off,fsrm=off"
 	}
@@ -105,8 +106,8 @@ const (
 func runProbe(ctx context.Context, p Program, a Accelerator, kernel string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := p.command(ctx, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-cpu", "max", "-m", "256",
-		"-accel", a.option(), "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-append", "console=ttyS0 panic=-1")
+	cmd := p.Command(ctx, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-cpu", "max", "-m", "256",
+		"-accel", a.Option(), "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-append", "console=ttyS0 panic=-1")
 	words := &probeOutput{cancel: cancel}
 	cmd.Stdout, cmd.Stderr = words, words
 	err := cmd.Run()

@@ -70,7 +70,7 @@ func start(ctx context.Context, p Program, spec Spec, log io.Writer, sockets []*
 
 	m := &Machine{Name: spec.Name, done: make(chan struct{})}
 	var complaints tail
-	cmd := p.command(context.Background(), spec.arguments()...)
+	cmd := p.Command(context.Background(), spec.arguments()...)
 	cmd.ExtraFiles = append([]*os.File{monitorEnd, consoleEnd}, sockets...)
 	cmd.Stdout, cmd.Stderr = &complaints, &complaints
 	m.Console = newConsole(spec.Name, console, log)

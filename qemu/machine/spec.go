@@ -22,8 +22,8 @@ type Program struct {
 // others, some of which (LD_…, QEMU_…) would lead it elsewhere.
 var inherited = []string{"HOME", "PATH", "TMPDIR"}
 
-// command prepares to run the program with more arguments.
-func (p Program) command(ctx context.Context, args ...string) *exec.Cmd {
+// Command prepares to run the program with more arguments.
+func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
 	if len(p.Argv) == 0 {
 		return &exec.Cmd{Err: errors.New("no QEMU program is given")}
 	}
@@ -127,8 +127,8 @@ func (s *Spec) arguments() []string {
 		board += ",graphics=off"
 	}
 	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
-		"-machine", board, "-cpu", s.Accelerator.processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
-		"-accel", s.Accelerator.option(), "-rtc", "base=utc",
+		"-machine", board, "-cpu", s.Accelerator.Processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
+		"-accel", s.Accelerator.Option(), "-rtc", "base=utc",
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorDescriptor), "-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleDescriptor), "-serial", "chardev:console")
 	if f := s.Firmware; f != nil {
