@@ -3,7 +3,9 @@
 //
 // The same inputs give the same bytes, whatever the folder, the time, the umask, the
 // locale and the number of processors: owners and modes come from trees, the one
-// time is that of the lock's newest snapshot, and identifiers derive from names.
+// time is that of the lock's newest snapshot, identifiers derive from names, and the same
+// keys make the same signatures; without those, only the UKI, what holds it, and the
+// signatures differ.
 // Neither privilege nor anything of the host but the Go toolchain is used; that one
 // is pinned by go.mod.
 package compose
@@ -21,7 +23,9 @@ import (
 
 	"github.com/waltos/waltos/image/fetch"
 	"github.com/waltos/waltos/image/inputs"
+	"github.com/waltos/waltos/image/keys"
 	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/sign"
 	"github.com/waltos/waltos/image/toolbox"
 	"github.com/waltos/waltos/image/wheels"
 )
@@ -39,6 +43,9 @@ type Options struct {
 	Cache, Mirror string
 	Override      bool
 	Progress      *fetch.Progress
+	// Keys sign the outputs; default: those of keys.DefaultFolder. Development keys are
+	// made where there are none.
+	Keys *keys.Store
 }
 
 // Result names the outputs, all in one folder.
@@ -49,7 +56,10 @@ type Result struct {
 	Initrd   string
 	Command  string // the kernel command line itself
 	UKI      string
+	Bundle   string // for upgrades
 	Manifest *Manifest
+	// Trust are the variables that make firmware trust the UKI.
+	Trust []sign.Variable
 	// Reused says that the outputs were there already.
 	Reused bool
 }
@@ -61,7 +71,10 @@ const (
 	initrdName   = "initrd.img"
 	commandName  = "cmdline"
 	ukiName      = "walt.efi"
+	bundleName   = "walt.bundle"
 	manifestName = "manifest.json"
+	// signatureName is beside the manifest: minisign finds it there.
+	signatureName = manifestName + ".minisig"
 )
 
 // tools is the set of programs that the build runs.
@@ -100,7 +113,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := b.build(ctx); err != nil {
 		return nil, fmt.Errorf("cannot build the appliance: %w", err)
 	}
-	return b.result(), nil
+	return b.result()
 }
 
 // builder is one run of Build.
@@ -138,6 +151,13 @@ func open(o Options) (*builder, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if o.Keys == nil {
+		dir, err := keys.DefaultFolder()
+		if err != nil {
+			return nil, err
+		}
+		o.Keys = &keys.Store{Dir: dir, Sources: o.Source}
 	}
 	return &builder{Options: o}, nil
 }
@@ -180,6 +200,13 @@ func (b *builder) build(ctx context.Context) error {
 	b.scratch = scratch
 	if b.programs, err = b.buildPrograms(ctx); err != nil {
 		return err
+	}
+	made, err := b.Keys.Ensure()
+	if err != nil {
+		return err
+	}
+	if made {
+		b.Progress.Say("made development keys in %s: this build is signed for trials; `go run ./image keys` tells of your own", b.Keys.Dir)
 	}
 	if b.manifest, err = b.newManifest(); err != nil {
 		return err
@@ -231,10 +258,11 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 	return b.write(ctx, root, kernel, initrd)
 }
 
-func (b *builder) result() *Result {
+func (b *builder) result() (*Result, error) {
 	in := func(name string) string { return filepath.Join(b.Output, name) }
+	trust, err := b.Keys.Variables(b.time)
 	return &Result{
-		Dir: b.Output, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName),
-		Command: b.manifest.Command, Manifest: b.manifest, Reused: b.reused,
-	}
+		Dir: b.Output, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName), Bundle: in(bundleName),
+		Command: b.manifest.Command, Manifest: b.manifest, Trust: trust, Reused: b.reused,
+	}, err
 }

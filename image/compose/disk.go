@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -18,8 +19,8 @@ import (
 	"github.com/waltos/waltos/image/erofs"
 	"github.com/waltos/waltos/image/fat"
 	"github.com/waltos/waltos/image/gpt"
+	"github.com/waltos/waltos/image/minisign"
 	"github.com/waltos/waltos/image/tree"
-	"github.com/waltos/waltos/image/uki"
 	"github.com/waltos/waltos/image/verity"
 )
 
@@ -45,19 +46,16 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 		return err
 	}
 	b.Progress.Say("root slot: %d MB", (system.size+system.tree)/1e6)
-	b.manifest.Command = fmt.Sprintf("%s walt.slot=%s walt.root=root-%s walt.verity=%s",
-		b.Inputs.Appliance.Boot.Command, slot, slot, system.verity())
-	stub, err := os.ReadFile(b.toolbox.Path("usr/lib/systemd/boot/efi/linuxx64.efi.stub"))
-	if err != nil {
-		return fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
-	}
-	unified, err := uki.Assemble(uki.Parts{
-		Stub: stub, OSRelease: b.osRelease(), Command: b.manifest.Command, Release: k.release, Initrd: initrd, Linux: k.image,
-	})
+	b.manifest.Command = b.command(slot, system)
+	s, err := b.newSigned(k, initrd, system)
 	if err != nil {
 		return err
 	}
+	unified := s.ukis[slot]
 	if err := b.disk(filepath.Join(dir, diskName), unified, system); err != nil {
+		return err
+	}
+	if err := b.bundle(filepath.Join(dir, bundleName), s, system); err != nil {
 		return err
 	}
 	for name, content := range map[string][]byte{
@@ -78,11 +76,11 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	} {
 		b.manifest.Sizes[name] = size
 	}
-	return b.publish(dir)
+	return b.publish(dir, s.releases[0])
 }
 
-func (b *builder) publish(dir string) error {
-	names := []string{diskName, kernelName, initrdName, ukiName, commandName}
+func (b *builder) publish(dir string, key ed25519.PrivateKey) error {
+	names := []string{diskName, kernelName, initrdName, ukiName, bundleName, commandName}
 	for _, name := range names {
 		if err := b.manifest.add(dir, name); err != nil {
 			return fmt.Errorf("cannot hash %s: %w", name, err)
@@ -92,14 +90,19 @@ func (b *builder) publish(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, manifestName), append(content, '\n'), 0o644); err != nil {
+	content = append(content, '\n')
+	signature := minisign.Sign(key, content, b.release().String())
+	if err := os.WriteFile(filepath.Join(dir, manifestName), content, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, signatureName), signature, 0o644); err != nil {
 		return err
 	}
 	// Without a manifest nobody takes a mixture of old and new for an image.
 	if err := os.Remove(filepath.Join(b.Output, manifestName)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	for _, name := range append(names, manifestName) {
+	for _, name := range append(names, signatureName, manifestName) {
 		if err := os.Rename(filepath.Join(dir, name), filepath.Join(b.Output, name)); err != nil {
 			return err
 		}
@@ -186,7 +189,7 @@ func (b *builder) disk(name string, unified []byte, system *rootSlot) error {
 	}
 
 	content := tree.New()
-	if err := content.Add("/EFI/BOOT/BOOTX64.EFI", &tree.File{Mode: 0o644, Content: unified}); err != nil {
+	if err := content.Add(b.bootName(), &tree.File{Mode: 0o644, Content: unified}); err != nil {
 		return err
 	}
 	_, esp := table.Find("esp")

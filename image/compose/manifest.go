@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/waltos/waltos/image/keys"
+	"github.com/waltos/waltos/image/sign"
 )
 
 // Manifest describes a build.
@@ -21,13 +24,24 @@ type Manifest struct {
 	Go       string `json:"go"`
 	Lock     string `json:"lock"` // digest
 	// Inputs is the digest of everything that decides the outputs.
-	Inputs  string `json:"inputs"`
-	Command string `json:"command"` // kernel command line
+	Inputs  string  `json:"inputs"`
+	Command string  `json:"command"` // kernel command line
+	Signing Signing `json:"signing"`
 	// Outputs by file name.
 	Outputs map[string]Output `json:"outputs"`
 	// Sizes of components in bytes.
 	Sizes    map[string]int64  `json:"sizes"`
 	Packages map[string]string `json:"packages"` // versions of what the root holds
+}
+
+// Signing tells by which keys a build is signed.
+type Signing struct {
+	// Releases are keys of minisign: the one that signed manifest and bundle, and its
+	// predecessor if that has signed the bundle too.
+	Releases []string `json:"releases"`
+	// Certificate is the SHA-256 of the one that the UKI's signature is checked with.
+	Certificate string `json:"certificate"`
+	Development bool   `json:"development"` // the keys are nobody's
 }
 
 // Output is a file of a build.
@@ -51,8 +65,11 @@ func (b *builder) newManifest() (*Manifest, error) {
 			m.Packages[p.Name] = p.Version
 		}
 	}
+	if err := b.describeSigning(&m.Signing); err != nil {
+		return nil, err
+	}
 	h := sha256.New()
-	fmt.Fprintf(h, "lock %s\ngo %s\n", m.Lock, m.Go)
+	fmt.Fprintf(h, "lock %s\ngo %s\nsigning %+v\n", m.Lock, m.Go, m.Signing)
 	for _, program := range [][]byte{b.programs.supervisor, b.programs.services, b.programs.installer, b.programs.node} {
 		fmt.Fprintf(h, "program %s\n", digestOf(program))
 	}
@@ -84,6 +101,24 @@ func (b *builder) newManifest() (*Manifest, error) {
 	}
 	m.Inputs = hex.EncodeToString(h.Sum(nil))
 	return m, nil
+}
+
+// describeSigning needs nothing secret: a build that is current asks for no passphrase.
+func (b *builder) describeSigning(s *Signing) error {
+	trusted, err := b.Keys.Trusted()
+	if err != nil {
+		return err
+	}
+	for _, key := range trusted {
+		s.Releases = append(s.Releases, key.String())
+	}
+	certificate, err := b.Keys.Certificate(sign.Programs)
+	if err != nil {
+		return err
+	}
+	s.Certificate = keys.Fingerprint(certificate.Raw)
+	s.Development, err = b.Keys.Development()
+	return err
 }
 
 // hashFile adds name, kind and content of a file of the sources to a hash.
@@ -122,6 +157,9 @@ func readManifest(name string) (*Manifest, error) {
 
 // complete reports whether a folder holds the outputs, by their sizes.
 func (m *Manifest) complete(dir string) bool {
+	if _, err := os.Stat(filepath.Join(dir, signatureName)); err != nil {
+		return false
+	}
 	for name, output := range m.Outputs {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() != output.Size {
 			return false

@@ -13,9 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/waltos/waltos/image/bundle"
 	"github.com/waltos/waltos/image/fetch"
 	"github.com/waltos/waltos/image/gpt"
 	"github.com/waltos/waltos/image/inputs"
+	"github.com/waltos/waltos/image/keys"
+	"github.com/waltos/waltos/image/minisign"
 )
 
 // built returns the image of this source tree, which is built unless it exists.
@@ -104,6 +107,65 @@ func TestOutputs(t *testing.T) {
 	hashes := cut(disk, root.Offset()+start*4096, root.Size()-start*4096)
 	run("veritysetup", "verify", "--no-superblock", "--salt="+salt, fmt.Sprintf("--data-blocks=%d", blocks), data, hashes, hash)
 	run("fsck.erofs", data)
+}
+
+// The programs of others accept the signatures, and package bundle the upgrade bundle.
+func TestSignatures(t *testing.T) {
+	result, in := built(t)
+	box, err := in.Toolbox(t.Context(), tools)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := keys.DefaultFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := box.Command(t.Context(), "sbverify", "--cert", filepath.Join(dir, "db.crt"), result.UKI)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("sbverify: %v\n%s", err, out)
+	}
+	released := result.Manifest.Signing.Releases[0]
+	manifest := filepath.Join(result.Dir, manifestName)
+	if out, err := box.Command(t.Context(), "minisign", "-V", "-m", manifest, "-P", released).CombinedOutput(); err != nil {
+		t.Errorf("minisign: %v\n%s", err, out)
+	}
+	if !strings.Contains(result.Command, "walt.release="+released) {
+		t.Errorf("the command line does not say who may sign upgrades: %s", result.Command)
+	}
+	key, err := minisign.ParsePublicKey(released)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(result.Bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := bundle.Open(f, bundle.Trust{
+		Keys: []minisign.PublicKey{key}, Running: bundle.Release{Name: "walt", Version: "1", Architecture: in.Appliance.Debian.Architecture},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if b.UKI.SHA256 != result.Manifest.Outputs[ukiName].SHA256 {
+		t.Error("the bundle holds another UKI")
+	}
+	second, err := b.SlotUKI("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "b.efi")
+	if err := os.WriteFile(file, second, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command = box.Command(t.Context(), "sbverify", "--cert", filepath.Join(dir, "db.crt"), file)
+	if out, err := command.CombinedOutput(); err != nil || !bytes.Contains(second, []byte("walt.slot=b walt.root=root-b ")) {
+		t.Errorf("the UKI of slot b: %v\n%s", err, out)
+	}
+	if err := b.CopyRoot(io.Discard); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSizes(t *testing.T) {

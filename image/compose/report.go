@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -16,6 +17,10 @@ func (r *Result) Report(w io.Writer) error {
 		fmt.Fprintln(out, "NOT THE RELEASED IMAGE: built from a lock override")
 	}
 	fmt.Fprintf(out, "%s %s, %s, lock %.12s, in %s\n", m.Name, m.Version, m.Go, m.Lock, r.Dir)
+	if m.Signing.Development {
+		fmt.Fprintln(out, "signed by local development keys: for trials only; see `image keys`")
+	}
+	fmt.Fprintf(out, "release key %s, Secure Boot certificate %.16s\n", strings.Join(m.Signing.Releases, ", before "), m.Signing.Certificate)
 	for _, name := range slices.Sorted(maps.Keys(m.Outputs)) {
 		fmt.Fprintf(out, "%s\t%s\t%s\n", name, megabytes(m.Outputs[name].Size), m.Outputs[name].SHA256)
 	}

@@ -47,7 +47,7 @@ func (s *Store) export(dir string, also [][]byte) error {
 		if v.Name == sign.Programs {
 			by = exchange
 		}
-		current, err := s.certificate(v.Name)
+		current, err := s.Certificate(v.Name)
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (s *Store) publicPart(role, name string) (key, subject, until string, err e
 		public, err := s.public(name)
 		return public.String(), "minisign " + public.Name(), "", err
 	}
-	issued, err := s.certificate(name)
+	issued, err := s.Certificate(name)
 	if err != nil {
 		return "", "", "", err
 	}

@@ -112,8 +112,8 @@ func (s *Store) private(name string) (crypto.PrivateKey, error) {
 	return key, nil
 }
 
-// certificate reads the certificate of a name.
-func (s *Store) certificate(name string) (*x509.Certificate, error) {
+// Certificate reads the certificate of a role, or of its predecessor.
+func (s *Store) Certificate(name string) (*x509.Certificate, error) {
 	block, err := s.block(name + ".crt")
 	if err != nil {
 		return nil, err

@@ -198,7 +198,7 @@ func (s *Store) now() time.Time {
 
 // Development tells whether the keys are those that Ensure made.
 func (s *Store) Development() (bool, error) {
-	certificate, err := s.certificate(sign.Programs)
+	certificate, err := s.Certificate(sign.Programs)
 	if err != nil {
 		return false, err
 	}
@@ -211,7 +211,7 @@ func (s *Store) Rotate(role string) error {
 	return s.succeed(role, func(made *Store) error {
 		var subject pkix.Name
 		if role != Release {
-			old, err := s.certificate(role)
+			old, err := s.Certificate(role)
 			if err != nil {
 				return err
 			}
@@ -265,7 +265,7 @@ func (s *Store) Replace(role string, key, certificate []byte) error {
 			}
 			return made.writePublic(role, key)
 		case key == nil:
-			_, err := made.certificate(role)
+			_, err := made.Certificate(role)
 			return err
 		}
 		_, err := made.Signer(role)
@@ -337,7 +337,7 @@ func (s *Store) release(name string) (ed25519.PrivateKey, error) {
 
 // Signer returns the key of a role of Secure Boot with its certificate.
 func (s *Store) Signer(role string) (*sign.Signer, error) {
-	certificate, err := s.certificate(role)
+	certificate, err := s.Certificate(role)
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +359,7 @@ func (s *Store) Signer(role string) (*sign.Signer, error) {
 // certificates returns what firmware shall trust for a role: the certificate, and the previous one
 // if it is there. Of platform keys there is one only.
 func (s *Store) certificates(role string) ([][]byte, error) {
-	current, err := s.certificate(role)
+	current, err := s.Certificate(role)
 	if err != nil {
 		return nil, err
 	}
@@ -367,7 +367,7 @@ func (s *Store) certificates(role string) ([][]byte, error) {
 	if role == sign.PlatformKey {
 		return all, nil
 	}
-	old, err := s.certificate(previous(role))
+	old, err := s.Certificate(previous(role))
 	switch {
 	case err == nil:
 		all = append(all, old.Raw)
@@ -380,7 +380,7 @@ func (s *Store) certificates(role string) ([][]byte, error) {
 // Variables returns the variables that make firmware trust the keys, and more
 // certificates (DER) for programs.
 func (s *Store) Variables(at time.Time, also ...[]byte) ([]sign.Variable, error) {
-	platform, err := s.certificate(sign.PlatformKey)
+	platform, err := s.Certificate(sign.PlatformKey)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@
 // Specification: UAPI group, "Unified Kernel Image"; PE/COFF, PE32+ only. The stub
 // (systemd-stub) comes from a package; sections are appended to it. Refused: a stub
 // that has no room for the headers of the new sections, or has such sections
-// already. The image is not signed.
+// already. Signing the image is package sign's.
 package uki
 
 import (
