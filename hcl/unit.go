@@ -40,7 +40,8 @@ type Unit struct {
 	User string `hcl:"user,optional"`
 	// Groups are supplementary groups, beside those of the user.
 	Groups []string `hcl:"groups,optional"`
-	// Capabilities are kept by a user that is not root, as "CAP_NET_RAW".
+	// Capabilities are what the unit has of root's rights, as "CAP_NET_RAW". A unit of root
+	// without the block sandbox has them all.
 	Capabilities []string `hcl:"capabilities,optional"`
 
 	// Needs are started too and must run before this unit starts. When one of them fails for
@@ -79,6 +80,7 @@ type Unit struct {
 	Reload    *Reload    `hcl:"reload,block" plan:"live"`
 	Shutdown  *Stopper   `hcl:"shutdown,block" plan:"live"`
 	Limits    *Limits    `hcl:"limits,block"`
+	Sandbox   *Sandbox   `hcl:"sandbox,block"`
 
 	Range hcl2.Range `hcl:",def_range"`
 
@@ -220,19 +222,6 @@ type Stopper struct {
 	// that the unit has started; or "main", the main process alone, so that the rest outlives
 	// a crash or restart of it. A stop of the unit ends all in both cases.
 	Kill string `hcl:"kill,optional"`
-}
-
-// Limits bound the control group of a unit.
-type Limits struct {
-	// Memory in bytes (memory.max), with K, M or G, as "256M".
-	Memory string `hcl:"memory,optional" plan:"live"`
-	// Tasks is the number of processes and threads (pids.max).
-	Tasks int `hcl:"tasks,optional" plan:"live"`
-	// CPU is the share of the processor against other units (cpu.weight), 1 to 10000; 100 is
-	// the kernel's default.
-	CPU int `hcl:"cpu,optional" plan:"live"`
-	// Files is the number of open files (RLIMIT_NOFILE), default 16384.
-	Files int `hcl:"files,optional"`
 }
 
 // Probe is a question that is answered by trying; at most one kind is given.

@@ -45,15 +45,13 @@ func (u *Unit) check(d *document) {
 	c.life()
 	c.timer()
 	c.ends()
-	if l := u.Limits; l != nil {
-		if _, err := ParseSize(l.Memory); l.Memory != "" && err != nil {
-			c.refuse("memory limit: %v.", err)
-		}
-		if l.CPU < 0 || l.CPU > 10000 {
-			c.refuse("cpu is %d; a weight is 1 to 10000.", l.CPU)
-		}
-		if l.Tasks < 0 || l.Files < 0 {
-			c.refuse("A limit of tasks or files is negative.")
+	u.Limits.check(c.refuse)
+	if u.Sandbox != nil {
+		u.Sandbox.check(c.refuse)
+	}
+	for _, name := range u.Capabilities {
+		if !capability.MatchString(name) {
+			c.refuse("capabilities names %q; write a name of capabilities(7), as \"CAP_NET_RAW\".", name)
 		}
 	}
 }

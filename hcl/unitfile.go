@@ -129,7 +129,7 @@ func places(body *hclsyntax.Body) map[dependency]hcl2.Range {
 }
 
 // complete fills in the defaults, so that users of a Unit never test for absence, but of
-// Condition, Alive, Timer and Reload, which are absent when they are not given.
+// Condition, Alive, Timer, Reload and Sandbox, which are absent when they are not given.
 func (u *Unit) complete() {
 	setDefault(&u.Type, "service")
 	setDefault(&u.Directory, "/")
@@ -176,6 +176,9 @@ func (u *Unit) complete() {
 	}
 	if u.Limits.Files == 0 {
 		u.Limits.Files = 16384
+	}
+	if u.Sandbox != nil {
+		u.Sandbox.complete()
 	}
 	for i := range u.Sockets {
 		setDefault(&u.Sockets[i].Mode, "0600")

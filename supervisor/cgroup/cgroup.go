@@ -42,34 +42,6 @@ func Setup(mount string) (root string, err error) {
 // Group is the control group of one unit.
 type Group struct{ dir string }
 
-// Limits of a group; zero means none.
-type Limits struct {
-	Memory int64 // bytes
-	Tasks  int
-	CPU    int // weight, 1-10000
-}
-
-// Open makes the group if need be and sets its limits. Limits that cannot be set are an
-// error beside a usable group.
-func Open(root, name string, limits Limits) (*Group, error) {
-	g := &Group{filepath.Join(root, name)}
-	if err := os.MkdirAll(g.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot make control group: %w", err)
-	}
-	var failures []error
-	for file, value := range map[string]int64{
-		"memory.max": limits.Memory, "pids.max": int64(limits.Tasks), "cpu.weight": int64(limits.CPU),
-	} {
-		if value == 0 {
-			continue
-		}
-		if err := os.WriteFile(filepath.Join(g.dir, file), []byte(strconv.FormatInt(value, 10)), 0); err != nil {
-			failures = append(failures, fmt.Errorf("cannot limit control group: %w", err))
-		}
-	}
-	return g, errors.Join(failures...)
-}
-
 // File opens the folder of the group, for SysProcAttr.CgroupFD.
 func (g *Group) File() (*os.File, error) { return os.Open(g.dir) }
 

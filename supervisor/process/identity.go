@@ -6,9 +6,9 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/supervisor/sandbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +25,7 @@ func lookUp(u *hcl.Unit) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot run as user %s: %w", u.User, err)
 	}
-	if err := checkCapabilities(u); err != nil {
+	if _, err := sandbox.ParseCapabilities(u.Capabilities); err != nil {
 		return nil, err
 	}
 	id := &identity{name: account.Username, home: account.HomeDir}
@@ -64,48 +64,16 @@ func (id *identity) environment() []string {
 	}
 }
 
-// apply sets the user and its capabilities, unless the supervisor already is that user
-// (root units, and tests without privilege).
-func (id *identity) apply(attributes *syscall.SysProcAttr, u *hcl.Unit) {
-	if id.uid == os.Getuid() {
-		return
+// plan is what a process of the unit does before it becomes a command.
+func (id *identity) plan(u *hcl.Unit, own []string) *sandbox.Plan {
+	p := &sandbox.Plan{
+		Become: id.uid != os.Getuid(), UID: id.uid, GID: id.gid, Capabilities: u.Capabilities,
+		Files: u.Limits.Files, Directory: u.Directory, Own: own, Sandbox: u.Sandbox,
 	}
-	attributes.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid), Groups: id.groups}
-	for _, name := range u.Capabilities {
-		attributes.AmbientCaps = append(attributes.AmbientCaps, capabilities[name])
+	for _, g := range id.groups {
+		p.Groups = append(p.Groups, int(g))
 	}
-}
-
-// checkCapabilities refuses names that do not exist.
-func checkCapabilities(u *hcl.Unit) error {
-	for _, name := range u.Capabilities {
-		if _, ok := capabilities[name]; !ok {
-			return fmt.Errorf("cannot give capability %q: no such capability", name)
-		}
-	}
-	return nil
-}
-
-// capabilities by name, from capabilities(7).
-var capabilities = map[string]uintptr{
-	"CAP_CHOWN": unix.CAP_CHOWN, "CAP_DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE,
-	"CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "CAP_FOWNER": unix.CAP_FOWNER,
-	"CAP_FSETID": unix.CAP_FSETID, "CAP_KILL": unix.CAP_KILL, "CAP_SETGID": unix.CAP_SETGID,
-	"CAP_SETUID": unix.CAP_SETUID, "CAP_SETPCAP": unix.CAP_SETPCAP,
-	"CAP_LINUX_IMMUTABLE": unix.CAP_LINUX_IMMUTABLE, "CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE,
-	"CAP_NET_BROADCAST": unix.CAP_NET_BROADCAST, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN,
-	"CAP_NET_RAW": unix.CAP_NET_RAW, "CAP_IPC_LOCK": unix.CAP_IPC_LOCK, "CAP_IPC_OWNER": unix.CAP_IPC_OWNER,
-	"CAP_SYS_MODULE": unix.CAP_SYS_MODULE, "CAP_SYS_RAWIO": unix.CAP_SYS_RAWIO,
-	"CAP_SYS_CHROOT": unix.CAP_SYS_CHROOT, "CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
-	"CAP_SYS_PACCT": unix.CAP_SYS_PACCT, "CAP_SYS_ADMIN": unix.CAP_SYS_ADMIN,
-	"CAP_SYS_BOOT": unix.CAP_SYS_BOOT, "CAP_SYS_NICE": unix.CAP_SYS_NICE,
-	"CAP_SYS_RESOURCE": unix.CAP_SYS_RESOURCE, "CAP_SYS_TIME": unix.CAP_SYS_TIME,
-	"CAP_SYS_TTY_CONFIG": unix.CAP_SYS_TTY_CONFIG, "CAP_MKNOD": unix.CAP_MKNOD, "CAP_LEASE": unix.CAP_LEASE,
-	"CAP_AUDIT_WRITE": unix.CAP_AUDIT_WRITE, "CAP_AUDIT_CONTROL": unix.CAP_AUDIT_CONTROL,
-	"CAP_SETFCAP": unix.CAP_SETFCAP, "CAP_MAC_OVERRIDE": unix.CAP_MAC_OVERRIDE,
-	"CAP_MAC_ADMIN": unix.CAP_MAC_ADMIN, "CAP_SYSLOG": unix.CAP_SYSLOG, "CAP_WAKE_ALARM": unix.CAP_WAKE_ALARM,
-	"CAP_BLOCK_SUSPEND": unix.CAP_BLOCK_SUSPEND, "CAP_AUDIT_READ": unix.CAP_AUDIT_READ,
-	"CAP_PERFMON": unix.CAP_PERFMON, "CAP_BPF": unix.CAP_BPF, "CAP_CHECKPOINT_RESTORE": unix.CAP_CHECKPOINT_RESTORE,
+	return p
 }
 
 // ownFolder makes a folder for a unit; its parents are the supervisor's. The mode of a

@@ -5,7 +5,8 @@
 // Protocols: sd_notify (READY, STATUS, STOPPING, FDSTORE, FDNAME, FDSTOREREMOVE) on one
 // datagram socket per run, so that the sender needs no identification; sd_listen_fds for
 // what is passed. Every process goes through a shim, this program under the name
-// [ShimName], which does what can only be done in the child (LISTEN_PID, limits).
+// [ShimName], which does what can only be done in the child (LISTEN_PID, limits, user,
+// sandbox) and tells what it could not do.
 //
 // Refused: descriptors beyond hcl.Unit.FileDescriptors, notifications over 4 KiB.
 package process
@@ -13,7 +14,7 @@ package process
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/reap"
+	"github.com/waltos/waltos/supervisor/sandbox"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
@@ -150,7 +152,7 @@ func (r *run) life() (ok bool, how string) {
 	}
 	defer p.close()
 	for _, step := range r.commands() {
-		child, err := r.start(p, step.command, step.as)
+		child, launched, err := r.start(p, step.command, step.as)
 		if err != nil {
 			r.clean(p)
 			return false, err.Error()
@@ -159,7 +161,8 @@ func (r *run) life() (ok bool, how string) {
 			r.clean(p)
 			return false, "stopped before it was started"
 		}
-		if step.as == main {
+		failure := launched.outcome()
+		if step.as == main && failure == nil {
 			r.report(unit.Event{Kind: unit.Started, PID: child.PID})
 			go r.awaitReadiness(p)
 		}
@@ -168,6 +171,10 @@ func (r *run) life() (ok bool, how string) {
 		r.child = nil
 		r.mu.Unlock()
 		ok, how = status.Exited() && status.ExitStatus() == 0, reap.Describe(status)
+		if failure != nil {
+			ok, how = false, failure.Error()
+			break
+		}
 		if step.as == before && !ok {
 			how = fmt.Sprintf("pre command %s %s", step.command[0], how)
 			break
@@ -175,7 +182,7 @@ func (r *run) life() (ok bool, how string) {
 	}
 	close(r.ended)
 	if r.group != nil && r.group.OOMKills() > p.oomKills {
-		how += " (out of memory)"
+		how = outOfMemory(r.unit) + ": " + how
 	}
 	// A oneshot may leave processes behind on purpose, until it is stopped.
 	if r.unit.Type == "oneshot" && ok && !r.undo {
@@ -186,6 +193,14 @@ func (r *run) life() (ok bool, how string) {
 		how += "; some of its processes cannot be killed"
 	}
 	return ok, how
+}
+
+// outOfMemory names the limit that a unit ran into.
+func outOfMemory(u *hcl.Unit) string {
+	if u.Limits.Memory == "" {
+		return "out of memory (of the machine)"
+	}
+	return "out of memory (limit " + u.Limits.Memory + ")"
 }
 
 // step is one command of a run.
@@ -259,6 +274,7 @@ func (r *run) Kill() {
 // preparation is what the processes of one run share.
 type preparation struct {
 	identity *identity
+	plan     *sandbox.Plan
 	output   *os.File // writing end
 	drained  chan struct{}
 	notify   *notifySocket
@@ -294,12 +310,11 @@ func (r *run) prepare() (*preparation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &preparation{identity: id, drained: make(chan struct{})}
-	for base, names := range map[string][]string{c.RunDir: r.unit.RuntimeDirectories, c.StateDir: r.unit.StateDirectories} {
-		for _, name := range names {
-			if err := ownFolder(filepath.Join(base, name), id); err != nil {
-				return nil, err
-			}
+	own := sandbox.Own(r.unit, c.RunDir, c.StateDir)
+	p := &preparation{identity: id, plan: id.plan(r.unit, own), drained: make(chan struct{})}
+	for _, path := range own {
+		if err := ownFolder(path, id); err != nil {
+			return nil, err
 		}
 	}
 	if c.CgroupRoot != "" {
@@ -340,16 +355,7 @@ func (r *run) prepare() (*preparation, error) {
 }
 
 func (r *run) openGroup(p *preparation) error {
-	var limits cgroup.Limits
-	if r.unit.Limits.Memory != "" {
-		size, err := hcl.ParseSize(r.unit.Limits.Memory)
-		if err != nil {
-			return err
-		}
-		limits.Memory = size
-	}
-	limits.Tasks, limits.CPU = r.unit.Limits.Tasks, r.unit.Limits.CPU
-	group, err := cgroup.Open(r.launcher.config.CgroupRoot, r.unit.Name, limits)
+	group, err := cgroup.Open(r.launcher.config.CgroupRoot, r.unit.Name, r.unit.Limits, r.launcher.config.StateDir)
 	if group == nil {
 		return err
 	}
@@ -379,12 +385,13 @@ const (
 	probe              // a readiness command, beside the main one
 )
 
-// start starts one command of the unit, unless it is being stopped.
-func (r *run) start(p *preparation, command []string, as role) (*reap.Child, error) {
+// start starts one command of the unit, unless it is being stopped. What comes of it, the
+// channel tells.
+func (r *run) start(p *preparation, command []string, as role) (*reap.Child, *channel, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
-		return nil, nil
+		return nil, nil, nil
 	}
 	files := []*os.File{p.null, p.output, p.output}
 	environment := p.identity.environment()
@@ -399,19 +406,23 @@ func (r *run) start(p *preparation, command []string, as role) (*reap.Child, err
 		environment = append(environment, name+"="+value)
 	}
 	attributes := &syscall.SysProcAttr{Setsid: true}
-	p.identity.apply(attributes, r.unit)
 	if p.cgroupFD != nil {
 		attributes.UseCgroupFD, attributes.CgroupFD = true, int(p.cgroupFD.Fd())
 	}
-	arguments := append([]string{ShimName, shimArgument(r.unit)}, command...)
+	launched, err := openChannel(p.plan)
+	if err != nil {
+		return nil, nil, err
+	}
+	arguments := append([]string{ShimName, strconv.Itoa(len(files))}, command...)
 	child, err := r.launcher.config.Reaper.Start(r.launcher.config.Shim, arguments, &os.ProcAttr{
-		Dir: r.unit.Directory, Env: environment, Files: files, Sys: attributes,
+		Env: environment, Files: append(files, launched.far), Sys: attributes,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot run %s: %w", command[0], err)
+		_ = launched.outcome()
+		return nil, nil, fmt.Errorf("cannot run %s: %w", command[0], err)
 	}
 	if as != probe {
 		r.child, p.session = child, child.PID
 	}
-	return child, nil
+	return child, launched, nil
 }

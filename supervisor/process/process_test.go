@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case len(os.Args) > 1 && os.Args[1] == "probe":
+		for _, what := range os.Args[2:] {
+			fmt.Println(probeKernel(what))
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -85,7 +90,7 @@ func service() error {
 
 // bench is a launcher with what it reports.
 type bench struct {
-	t        *testing.T
+	t        testing.TB
 	launcher *Launcher
 	dir      string
 	reaper   *reap.Reaper
@@ -94,7 +99,7 @@ type bench struct {
 	lines []string
 }
 
-func newBench(t *testing.T, cgroups string) *bench {
+func newBench(t testing.TB, cgroups string) *bench {
 	b := &bench{t: t, dir: t.TempDir(), reaper: reap.New()}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
@@ -182,7 +187,9 @@ func TestCommandsAndEnds(t *testing.T) {
 		{`exec = ["/bin/sh", "-c", "echo out; echo err >&2; printf last"]`, "exited with status 0", "out\nerr\nlast"},
 		{`exec = ["/bin/sh", "-c", "exit 3"]`, "exited with status 3", ""},
 		{`exec = ["/bin/sh", "-c", "kill -SEGV $$"]`, "killed by signal SIGSEGV", ""},
-		{`exec = ["/nonexistent/program"]`, "exited with status 127", "cannot execute /nonexistent/program: no such file or directory"},
+		{`exec = ["/nonexistent/program"]`, "cannot execute /nonexistent/program: no such file or directory", ""},
+		{`exec = ["/bin/true"]
+		  directory = "/nonexistent"`, "cannot enter folder /nonexistent: no such file or directory", ""},
 		{`pre = [["/bin/echo", "one"], ["/bin/echo", "two"]]
 		  exec = ["/bin/echo", "three"]`, "exited with status 0", "one\ntwo\nthree"},
 		{`pre = [["/bin/false"]]
@@ -405,26 +412,36 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// TestControlGroup kills what has left the session of the unit, and sets limits.
-func TestControlGroup(t *testing.T) {
+// cgroups makes a control group for units, or skips.
+func cgroups(t *testing.T) (root string) {
+	t.Helper()
 	mount := ""
 	for _, path := range []string{cgroup.Mount, "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(filepath.Join(path, "cgroup.controllers")); err == nil {
 			mount = path
 		}
 	}
-	root := filepath.Join(mount, fmt.Sprintf("walt-test-%d", os.Getpid()))
 	if mount == "" {
 		t.Skip("no control groups of version 2 here")
 	}
+	root = filepath.Join(mount, fmt.Sprintf("walt-test-%d", os.Getpid()))
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Skipf("control groups cannot be made here: %v", err)
 	}
-	b := newBench(t, root)
 	t.Cleanup(func() {
 		os.Remove(filepath.Join(root, "u"))
 		os.Remove(root)
 	})
+	for _, controller := range []string{"memory", "pids"} { // as far as they are there
+		_ = os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+controller), 0)
+	}
+	return root
+}
+
+// TestControlGroup kills what has left the session of the unit, and sets limits.
+func TestControlGroup(t *testing.T) {
+	root := cgroups(t)
+	b := newBench(t, root)
 	u := b.parse(`unit "u" {
 		exec = ["/bin/sh", "-c", "setsid sleep 1000 & echo started; wait"]
 		limits { tasks = 100 }

@@ -61,10 +61,11 @@ func accepts(network, address string) bool {
 
 // succeeds runs a readiness command beside the unit, as its user and in its group.
 func (r *run) succeeds(p *preparation, command []string) bool {
-	child, err := r.start(p, command, probe)
+	child, launched, err := r.start(p, command, probe)
 	if err != nil || child == nil {
 		return false
 	}
+	_ = launched.outcome() // its status says it too
 	status := child.Wait()
 	return status.Exited() && status.ExitStatus() == 0
 }

@@ -34,6 +34,10 @@ func mountAll() error {
 	for _, m := range mounts {
 		failures = append(failures, m.Do())
 	}
+	// Units with a view of their own see what is mounted later, and some mount for all.
+	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		failures = append(failures, fmt.Errorf("cannot share mounts with units: %w", err))
+	}
 	return errors.Join(failures...)
 }
 
@@ -134,27 +138,6 @@ func (f folder) make() error {
 	}
 	if err := unix.Chmod(f.Path, uint32(mode)); err != nil {
 		return fmt.Errorf("cannot protect folder %s: %w", f.Path, err)
-	}
-	return nil
-}
-
-// loopbackUp sets the interface flag; the kernel adds 127.0.0.1 by itself.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("cannot bring up lo: %w", err)
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return fmt.Errorf("cannot bring up lo: %w", err)
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, request); err != nil {
-		return fmt.Errorf("cannot bring up lo: %w", err)
-	}
-	request.SetUint16(request.Uint16() | unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
-		return fmt.Errorf("cannot bring up lo: %w", err)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/loopback"
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/reap"
 	"github.com/waltos/waltos/supervisor/report"
@@ -137,7 +138,7 @@ func (s *system) prepare() (cgroups string) {
 		{"make folders", makeFolders},
 		{"open journal", s.openJournal},
 		{"set clock", s.setClock},
-		{"bring up loopback", loopbackUp},
+		{"bring up loopback", loopback.Up},
 		{"read configuration", s.configure},
 	}
 	for _, p := range phases {

@@ -1,0 +1,58 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"github.com/waltos/waltos/hcl"
+	"golang.org/x/sys/unix"
+)
+
+// restrict has Landlock, as far as the kernel has it, keep the process from writing elsewhere
+// than in its places, from signalling processes outside of the unit, and from their abstract
+// sockets. It must not be called for those that mount: Landlock forbids that.
+func restrict(s *hcl.Sandbox, own []string) error {
+	var writable []string
+	for _, p := range View(s, own) {
+		if p.Access == Writable {
+			writable = append(writable, p.Path)
+		}
+	}
+	if s.Root == "private" {
+		writable = append(append(writable, "/dev"), temporary...)
+	} else {
+		if LandlockVersion() == 0 {
+			return errors.New("cannot keep the unit from writing to the root of the machine: the kernel has no Landlock")
+		}
+		writable = append(append(writable, "/dev/ptmx", "/dev/pts", "/dev/shm", "/proc/self"), devices...)
+	}
+	rules := []landlock.Rule{landlock.RODirs("/")}
+	for _, path := range writable {
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("cannot let write %s: %w", path, err)
+		}
+		if info.IsDir() {
+			rules = append(rules, landlock.RWDirs(path).WithRefer().WithIoctlDev())
+		} else {
+			rules = append(rules, landlock.RWFiles(path).WithIoctlDev())
+		}
+	}
+	config := landlock.V6
+	config.HandledAccessNet = 0 // sockets are left to network and families
+	if err := config.BestEffort().Restrict(rules...); err != nil {
+		return fmt.Errorf("cannot restrict the unit by Landlock: %w", err)
+	}
+	return nil
+}
+
+// LandlockVersion is that of the kernel; 0 if it has none.
+func LandlockVersion() int {
+	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(version)
+}

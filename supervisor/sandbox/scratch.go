@@ -1,0 +1,119 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// scratch is a file system in memory, one for all that is the unit's own: its temporary
+// folders, its /dev, and what stands in for hidden folders.
+type scratch struct {
+	fd     int
+	count  int
+	sealed []string // folders that will be read-only
+}
+
+func openScratch() (*scratch, error) {
+	fd, err := mountNew("tmpfs", [][2]string{{"mode", "0755"}, {"size", "25%"}}, unix.MOUNT_ATTR_NOSUID)
+	if err != nil {
+		return nil, err
+	}
+	return &scratch{fd: fd}, nil
+}
+
+func (s *scratch) close() { unix.Close(s.fd) }
+
+// attach puts a new folder at a path.
+func (s *scratch) attach(path string, mode uint32, attributes uint64) error {
+	name := strconv.Itoa(s.count)
+	s.count++
+	if err := makeMountPoint(path, true); err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Mkdirat(s.fd, name, 0), unix.Fchmodat(s.fd, name, mode, 0)); err != nil {
+		return fmt.Errorf("cannot make a folder for %s: %w", path, err)
+	}
+	fd, err := unix.OpenTree(s.fd, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("cannot make a folder for %s: %w", path, err)
+	}
+	t := tree{Place: Place{Path: path}, fd: fd}
+	if err := t.set(attributes, 0); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return t.attach()
+}
+
+// hide puts an empty folder before another, if that exists. What a link points to is hidden at
+// its own place or not at all.
+func (s *scratch) hide(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	s.sealed = append(s.sealed, path)
+	return s.attach(path, 0o755, harmless)
+}
+
+// devices makes /dev, with copies of device files of the machine.
+func (s *scratch) devices(more []string) error {
+	nodes := make(map[string]unix.Stat_t)
+	for _, path := range append(more, devices...) {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return fmt.Errorf("cannot give device %s: %w", path, err)
+		}
+		if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+			return fmt.Errorf("cannot give device %s: it is none", path)
+		}
+		nodes[path] = st
+	}
+	if err := s.attach("/dev", 0o755, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
+		return err
+	}
+	s.sealed = append(s.sealed, "/dev")
+	for path, st := range nodes {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("cannot give device %s: %w", path, err)
+		}
+		if err := errors.Join(unix.Mknod(path, st.Mode, int(st.Rdev)), unix.Chown(path, int(st.Uid), int(st.Gid))); err != nil {
+			return fmt.Errorf("cannot give device %s: %w", path, err)
+		}
+	}
+	for link, target := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+	} {
+		if err := os.Symlink(target, filepath.Join("/dev", link)); err != nil {
+			return fmt.Errorf("cannot make /dev: %w", err)
+		}
+	}
+	if err := s.attach("/dev/shm", 0o1777, harmless); err != nil {
+		return err
+	}
+	terminals, err := mountNew("devpts", [][2]string{{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}},
+		unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir("/dev/pts", 0o755); err != nil {
+		unix.Close(terminals)
+		return fmt.Errorf("cannot make /dev: %w", err)
+	}
+	return tree{Place: Place{Path: "/dev/pts"}, fd: terminals}.attach()
+}
+
+// protect makes read-only what only had to be made.
+func (s *scratch) protect() error {
+	for _, path := range s.sealed {
+		if err := unix.MountSetattr(unix.AT_FDCWD, path, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return fmt.Errorf("cannot protect %s: %w", path, err)
+		}
+	}
+	return nil
+}
