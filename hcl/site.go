@@ -28,6 +28,8 @@ type Site struct {
 	DNS        *DNS        `hcl:"dns,block"`
 	Logs       *Logs       `hcl:"logs,block"`
 	VPN        *VPN        `hcl:"vpn,block"`
+
+	VirtualNodes *VirtualNodes `hcl:"virtual_nodes,block"`
 }
 
 // Network is one network of the server. The names walt-net (the platform, a bridge)
@@ -122,6 +124,14 @@ func (l *Logs) Size() int64 {
 	return size
 }
 
+// VirtualNodes is how the server runs the machines of virtual nodes.
+type VirtualNodes struct {
+	// Emulation runs them without the virtualization of the processor (KVM), some ten times
+	// slower: for tests, and for servers that are virtual machines themselves. Default false:
+	// virtual nodes need /dev/kvm.
+	Emulation bool `hcl:"emulation,optional"`
+}
+
 // VPN is the section of the same name of server.conf.
 type VPN struct {
 	Enabled        bool   `hcl:"enabled"`
@@ -185,6 +195,7 @@ func (s *Site) complete() {
 		func() { s.DNS = orNew(s.DNS) },
 		func() { s.Logs = orNew(s.Logs) },
 		func() { s.VPN = orNew(s.VPN) },
+		func() { s.VirtualNodes = orNew(s.VirtualNodes) },
 	} {
 		section()
 	}

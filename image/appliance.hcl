@@ -206,6 +206,7 @@ user "statd" {
   home = "/var/lib/nfs"
 }
 user "walt-sql" { id = 979 } # psql of `walt advanced sql`
+user "walt-vnode" { id = 980 } # virtual nodes
 user "nobody" { id = 65534 }
 
 folder "/var/root" { mode = "0700" }

@@ -31,6 +31,7 @@ import (
 	"github.com/waltos/waltos/services/sshd"
 	"github.com/waltos/waltos/services/tftp"
 	"github.com/waltos/waltos/services/vnode"
+	"github.com/waltos/waltos/services/vnodes"
 )
 
 // services maps the name of each service to its program. It returns nil when ctx
@@ -50,6 +51,7 @@ var services = map[string]func(ctx context.Context, args []string) error{
 	"server-main":     core.Main,
 	"sshd":            sshd.Main,
 	"tftpd":           tftp.Main,
+	"vnodes":          vnodes.Main,
 	"walt-dhcp-event": dhcp.EventMain,
 }
 

@@ -10,7 +10,7 @@ unit "walt-server" {
     "walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking",
     "walt-server-dhcpd", "walt-server-tftpd", "walt-server-httpd", "walt-server-named",
   ]
-  wants = ["chrony", "nfs-server", "sshd"]
+  wants = ["chrony", "nfs-server", "sshd", "walt-server-vnodes"] # these stay: nodes hold on to them
 }
 
 unit "walt-server-db" {
@@ -69,6 +69,25 @@ unit "walt-server-main" {
   limits {
     cpu   = 500
     files = 65536
+  }
+}
+
+unit "walt-server-vnodes" {
+  description         = "machines of virtual nodes"
+  exec                = ["/usr/lib/walt/services", "vnodes"]
+  user                = "walt-vnode"
+  capabilities        = ["CAP_NET_ADMIN"] # their interfaces, in bridges
+  runtime_directories = ["walt/vnodes"]
+  wants               = ["walt-server-netconfig"]
+  socket "vnodes" {
+    listen = "unix:/run/walt/daemon/vnodes.sock"
+    user   = "root"
+  }
+  ready {
+    notify = true
+  }
+  shutdown {
+    timeout = "15s" # longer than a machine may take
   }
 }
 

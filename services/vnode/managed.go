@@ -63,6 +63,9 @@ func (n *node) command(line string) error {
 		attribute, value, _ := strings.Cut(rest, " ")
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if attribute == "hostname" { // the node was renamed
+			return n.rename(strings.TrimSpace(value))
+		}
 		return n.settings.set(attribute, strings.TrimSpace(value))
 	case "INPUT":
 		data, err := base64.StdEncoding.DecodeString(rest)

@@ -147,8 +147,8 @@ func (o *options) check() error {
 			return errors.New("--net-conf-udhcpc excludes --ip, --hostname, --server-ip, --netmask and --gateway: DHCP tells them")
 		}
 	} else {
-		if !hostnameForm.MatchString(o.Hostname) {
-			return fmt.Errorf("--hostname %q is no name of a node", o.Hostname)
+		if err := o.rename(o.Hostname); err != nil {
+			return err
 		}
 		for _, a := range []struct {
 			option, value string
@@ -173,6 +173,15 @@ func (o *options) check() error {
 			*path = filepath.Join(folder, name)
 		}
 	}
+	return nil
+}
+
+// rename gives the node a name.
+func (i *identity) rename(name string) error {
+	if !hostnameForm.MatchString(name) {
+		return fmt.Errorf("--hostname %q is no name of a node", name)
+	}
+	i.Hostname = name
 	return nil
 }
 

@@ -43,7 +43,7 @@ type node struct {
 	input  *input
 
 	mu       sync.Mutex
-	settings settings           // of the next start
+	settings settings           // of the next start, as the name in identity
 	restart  context.CancelFunc // ends the virtual machine, or what precedes it; nil: nothing runs
 }
 
@@ -153,7 +153,7 @@ func (n *node) live(ctx context.Context) error {
 		return err
 	}
 	n.say("Starting...")
-	who, s := n.identity, n.current()
+	who, s := n.current()
 	boot, err := n.netboot(ctx, &who, &s)
 	if err != nil {
 		return err
@@ -164,7 +164,8 @@ func (n *node) live(ctx context.Context) error {
 
 // delay waits until the node may start.
 func (n *node) delay(ctx context.Context) error {
-	for left := n.current().bootDelay.seconds(); left > 0; left-- {
+	_, s := n.current()
+	for left := s.bootDelay.seconds(); left > 0; left-- {
 		n.say("Starting in %ds...", left)
 		if pause(ctx, time.Second); ctx.Err() != nil {
 			return ctx.Err()
@@ -216,11 +217,11 @@ func (n *node) ended(ctx context.Context) {
 	}
 }
 
-// current returns the settings for a start now.
-func (n *node) current() settings {
+// current returns what the node is called, and its settings, for a start now.
+func (n *node) current() (identity, settings) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.settings
+	return n.identity, n.settings
 }
 
 // kill ends the virtual machine, which is then started again.

@@ -25,11 +25,13 @@ import (
 // large, and PID 1 stays small.
 const DriversName = "walt-drivers"
 
-// early are loaded before any device asks: what switches the machine off in order, and
-// what the network asks the kernel for, each of which would be a process of its own.
+// early are loaded before any device asks: what switches the machine off in order, what
+// the network asks the kernel for, each of which would be a process of its own, and the
+// interfaces of virtual machines, which no device announces.
 var early = []string{
 	"button", "evdev",
 	"bridge", "dummy", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct", "nft_fib_ipv4", "af_packet",
+	"tun", "vhost_net",
 }
 
 // LoadDrivers is the program DriversName: without arguments it loads the drivers of all
@@ -88,6 +90,9 @@ func (s *system) watchDevices() {
 	if err != nil {
 		s.console.Say("%v; devices attached later are not noticed", err)
 	}
+	if err := shareAll("/dev"); err != nil { // those that came before the listening
+		s.console.Say("%v", err)
+	}
 	coldplug := make(chan struct{})
 	go func() {
 		defer close(coldplug)
@@ -125,6 +130,10 @@ func (s *system) watchDevices() {
 		case event["ACTION"] != "add":
 		case event["SUBSYSTEM"] == "input":
 			s.watchButtons(buttons)
+		case event["SUBSYSTEM"] == "misc":
+			if err := share("/dev", event["DEVNAME"]); err != nil {
+				s.console.Say("%v", err)
+			}
 		case event["MODALIAS"] != "":
 			fresh[event["DEVPATH"]] = event["MODALIAS"]
 		}

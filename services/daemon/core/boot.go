@@ -169,15 +169,20 @@ func (r *reboot) why(method string) string {
 // faster node would boot its previous image once more. Mounts that take too long stop
 // nothing.
 func waitMounts(ctx context.Context, r *reboot) error {
+	r.bootable(ctx)
+	return ctx.Err()
+}
+
+// bootable waits, for a bounded time, until what nodes boot is where they look for it.
+func (d *Daemon) bootable(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
-	if err := r.mounts.settle(within); err != nil && ctx.Err() == nil {
-		r.Print("nodes are rebooted although images are not ready: %v", err)
+	if err := d.mounts.settle(within); err != nil && ctx.Err() == nil {
+		d.Print("nodes boot although images are not ready: %v", err)
 	}
 	within, cancel = context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	_ = r.news.settle(within) // the network services may be slow, nodes try again
-	return ctx.Err()
+	_ = d.news.settle(within) // the network services may be slow, nodes try again
 }
 
 func softReboot(ctx context.Context, r *reboot) error {
@@ -205,17 +210,6 @@ func softReboot(ctx context.Context, r *reboot) error {
 	}
 	all.Wait()
 	return ctx.Err()
-}
-
-var errVirtual = errors.New("virtual nodes are not available on this server yet")
-
-func virtualReboot(_ context.Context, r *reboot) error {
-	for _, node := range r.left() {
-		if node.Virtual {
-			r.hard[node] = errVirtual.Error()
-		}
-	}
-	return nil
 }
 
 // clientReboot lets the client reboot nodes in its own way, if it has one.
@@ -317,6 +311,9 @@ func poeReboot(ctx context.Context, r *reboot) error {
 	return nil
 }
 
+// failure is why a node is not rebooted: the errors of both ways, and what the second is.
+type failure struct{ soft, hard, method string }
+
 // report tells the client, or else the log, how the reboots went.
 func report(_ context.Context, r *reboot) error {
 	if len(r.done) > 0 {
@@ -327,20 +324,23 @@ func report(_ context.Context, r *reboot) error {
 			r.logf(nodesStream, "%s", line)
 		}
 	}
-	groups := map[[2]string][]string{}
+	groups := map[failure][]string{}
 	for node, hard := range r.hard {
-		errs := [2]string{r.soft[node], hard}
-		groups[errs] = append(groups[errs], node.Name)
-	}
-	order := slices.SortedFunc(maps.Keys(groups), func(a, b [2]string) int {
-		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]))
-	})
-	for _, errs := range order {
-		template := fmt.Sprintf("%%s: failed %s (%s)", r.method, errs[1])
-		if errs[0] != "" {
-			template = fmt.Sprintf("%%s: failed soft-reboot (%s) and %s (%s)", errs[0], r.method, errs[1])
+		f := failure{r.soft[node], hard, r.method}
+		if node.Virtual {
+			f.method = virtualMethod
 		}
-		line := text.Sentence(template, groups[errs])
+		groups[f] = append(groups[f], node.Name)
+	}
+	order := slices.SortedFunc(maps.Keys(groups), func(a, b failure) int {
+		return cmp.Or(cmp.Compare(a.soft, b.soft), cmp.Compare(a.hard, b.hard), cmp.Compare(a.method, b.method))
+	})
+	for _, f := range order {
+		template := fmt.Sprintf("%%s: failed %s (%s)", f.method, f.hard)
+		if f.soft != "" {
+			template = fmt.Sprintf("%%s: failed soft-reboot (%s) and %s (%s)", f.soft, f.method, f.hard)
+		}
+		line := text.Sentence(template, groups[f])
 		if r.call != nil {
 			r.call.err(line + "\n")
 		} else {

@@ -35,6 +35,7 @@ import (
 	"github.com/waltos/waltos/services/images"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/state"
+	"github.com/waltos/waltos/services/vnodes"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -71,6 +72,7 @@ type Store interface {
 type Logs interface {
 	Emit(stream, line string)
 	Count(ctx context.Context, f db.LogFilter) (int, error)
+	EmitChunk(ctx context.Context, mac, stream string, at time.Time, data []byte) error
 	Flush(ctx context.Context) error
 	Forget(ctx context.Context, mac string) error
 	ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
@@ -115,6 +117,10 @@ type Config struct {
 	// Print is the daemon's own log.
 	Print      func(format string, args ...any)
 	Registries Registries // nil: none is spoken with
+	// Machines run virtual nodes, with what Acceleration tells: "kvm" or "tcg", or "" if
+	// they cannot run. nil: there are none.
+	Machines     Machines
+	Acceleration func() string
 }
 
 // Daemon is the server of one platform.
@@ -130,6 +136,7 @@ type Daemon struct {
 	exposes  *worker // keeps redirects as the registry wants them
 	links    *worker // stores the topology
 	moves    *worker // forgets where nodes were connected that were found elsewhere
+	machines *worker // keeps the machines of virtual nodes as the registry wants them
 	exposed  exposer
 	commands *quota.Quota  // that run for clients of streams
 	starting chan struct{} // held for startPause by each command that starts
@@ -141,6 +148,9 @@ type Daemon struct {
 	moving             sync.Map // MACs of nodes for moves
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
+
+	machinesAsked   []vnodes.Node // what was last asked of Machines; used by machines only
+	machinesUnknown atomic.Bool   // it is not known whether they are like that
 
 	measures *measures
 	giving   chan struct{}                  // holds a value for each client that is being given wheels
@@ -170,6 +180,9 @@ func New(config Config) *Daemon {
 	if config.Registries == nil {
 		config.Registries = NoRegistries{}
 	}
+	if config.Machines == nil {
+		config.Machines, config.Acceleration = noMachines{}, func() string { return "" }
+	}
 	d := &Daemon{Config: config, registry: config.Registry, loaded: make(chan struct{}), commands: quota.New(maxCommands, maxCommandsEach)}
 	d.boots = &nodes.BootStatus{Changed: d.bootChanged, Keeper: config.Keeper, Warn: config.Print}
 	d.measures = d.newMeasures()
@@ -183,6 +196,7 @@ func New(config Config) *Daemon {
 	d.exposes = newWorker("update redirects", d.expose, 0)
 	d.links = newWorker("store topology", d.storeLinks, 0)
 	d.moves = newWorker("forget moved devices", d.forgetMoved, 0)
+	d.machines = newWorker("run virtual nodes", d.runMachines, 0)
 	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
 	return d
 }
@@ -203,6 +217,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		all.Go(func() { d.exposes.run(ctx) })
 		all.Go(func() { d.links.run(ctx) })
 		all.Go(func() { d.moves.run(ctx) })
+		all.Go(func() { d.machines.run(ctx) })
+		all.Go(func() { d.followConsoles(ctx) })
 		all.Go(func() { d.restoreAll(ctx, off) })
 		all.Go(func() { d.idle.Run(ctx) })
 		d.monitor.Run(ctx)
@@ -336,6 +352,7 @@ func (d *Daemon) changed() {
 	d.news.poke()
 	d.mounts.poke()
 	d.exposes.poke()
+	d.machines.poke()
 }
 
 // logf adds a line to a log stream of the server, and prints it.

@@ -185,6 +185,11 @@ func (l *lines) take() []string {
 	return list
 }
 
+func (l *lines) EmitChunk(_ context.Context, mac, stream string, _ time.Time, data []byte) error {
+	l.Emit(stream, fmt.Sprintf("%s %q", mac, data))
+	return nil
+}
+
 func (l *lines) Count(_ context.Context, f db.LogFilter) (int, error) {
 	return len(f.Issuers) + int(*f.Start), nil
 }

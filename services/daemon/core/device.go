@@ -119,7 +119,8 @@ func (c *call) forget() (any, error) {
 	return c.forgetDevice(d)
 }
 
-// forgetDevice gives power back to the port of a device, then removes it.
+// forgetDevice gives power back to the port of a device, then removes it. The machine of a
+// virtual node has ended before its files are deleted.
 func (c *call) forgetDevice(d *registry.Device) (any, error) {
 	c.wakeUp([]*registry.Device{d})
 	err := c.locked(func() error {
@@ -132,10 +133,15 @@ func (c *call) forgetDevice(d *registry.Device) (any, error) {
 	if err != nil {
 		return c.fail(err, false)
 	}
+	if d.Virtual {
+		c.settleMachines(c)
+		c.deleteFiles(d)
+	}
 	return true, nil
 }
 
-// remove deletes a device everywhere. writing must be held.
+// remove deletes a device everywhere, but for the files of a virtual node. writing must be
+// held.
 func (c *call) remove(d *registry.Device) error {
 	if err := c.Logs.Forget(c, d.MAC); err != nil {
 		return databaseError(err)
@@ -155,10 +161,16 @@ func (c *call) remove(d *registry.Device) error {
 		what = "its logs and its persistent files"
 	}
 	c.logf(devicesStream, "forgot %s name=%s mac=%s, with %s", d.Type, d.Name, d.MAC, what)
+	if !d.Virtual {
+		c.deleteFiles(d)
+	}
+	return nil
+}
+
+func (c *call) deleteFiles(d *registry.Device) {
 	if err := c.Images.Forget(context.WithoutCancel(c), d.MAC); err != nil {
 		c.Print("cannot delete all files of %s: %v", d.Name, err)
 	}
-	return nil
 }
 
 func tuple(names []string) pickle.Tuple {

@@ -123,12 +123,8 @@ func (c *call) cloneLacking(user string, devices []*registry.Device) (mapping ma
 		if !there {
 			continue
 		}
-		name := stored.Labels[preferredNameLabel]
-		if registry.CheckImageName(name) != nil {
-			name = d.Model + "-default"
-		}
-		full := registry.FullImageName(user, name)
-		_, name, _ = strings.Cut(full, "/")
+		full := registry.FullImageName(user, preferredName(stored, d.Model))
+		_, name, _ := strings.Cut(full, "/")
 		if _, there := c.Images.ByName(full); !there {
 			if err := c.tag(stored.ID, full); err != nil {
 				return nil, lines, err
@@ -144,6 +140,14 @@ func (c *call) cloneLacking(user string, devices []*registry.Device) (mapping ma
 		mapping[d.Name] = name
 	}
 	return mapping, lines, nil
+}
+
+// preferredName is how users call the default image of a model.
+func preferredName(stored images.Image, model string) string {
+	if name := stored.Labels[preferredNameLabel]; registry.CheckImageName(name) == nil {
+		return name
+	}
+	return model + "-default"
 }
 
 // tag gives an image a name, in the store and in the database. writing must be held.

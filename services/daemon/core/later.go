@@ -2,7 +2,6 @@ package core
 
 import (
 	"errors"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,12 +11,9 @@ import (
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
-// The methods of this file work on images, registries and virtual machines. None of them
+// The methods of this file work on images and registries. None of them
 // is provided, hence they make the checks of 10.0 that need none of these, then tell the
 // client so and return their failure value (client-api §2.7).
-
-// kvmDevice is where the processor's virtualization is reached.
-const kvmDevice = "/dev/kvm"
 
 // notYet ends a call of later work.
 func (c *call) notYet(what string, failure any) (any, error) {
@@ -32,46 +28,6 @@ func notYetError(what string) error {
 var errNoSession = errors.New("there is no session with this number")
 
 func (c *call) noSession() (any, error) { return nil, errNoSession }
-
-// createVnode makes the checks of 10.0, in its order.
-func (c *call) createVnode() (any, error) {
-	if !virtualization() {
-		return c.fail(&text.Refusal{Text: text.NoVirtualization}, false)
-	}
-	if err := c.registry.View().CheckNewName(c.text("node_name")); err != nil {
-		return c.fail(err, false)
-	}
-	if _, err := c.user(); err != nil {
-		return c.fail(err, false)
-	}
-	return c.notYet("virtual nodes are", false)
-}
-
-// virtualization tells whether the processor can run virtual machines. The device file may
-// be there although it cannot.
-func virtualization() bool {
-	f, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
-}
-
-// removeVnode forgets a virtual node: no machine runs.
-func (c *call) removeVnode() (any, error) {
-	d, err := c.registry.View().NodeNamed(c.text("node_name"))
-	if err == nil && !d.Virtual {
-		err = text.NotVirtual(d.Name)
-	}
-	if err != nil {
-		return c.fail(err, false)
-	}
-	return c.forgetDevice(d)
-}
-
-// vnodeConsoleInput drops what is typed on the console of a virtual node: no machine runs.
-func (c *call) vnodeConsoleInput() (any, error) { return nil, nil }
 
 func (c *call) nodeCpToBootedImage() (any, error) {
 	if _, err := c.registry.View().NodeNamed(c.text("node_name")); err != nil {

@@ -60,10 +60,6 @@ func TestLaterMethods(t *testing.T) {
 		{"update_default_images", nil, "None", "err:Sorry, updating default images is not available on this server yet.\n"},
 		{"publish_image", []any{"hub", "x"}, "(false)", noImage},
 		{"publish_image", []any{"hub", "rpi-b-default"}, "(false)", "err:Sorry, publishing images is not available on this server yet.\n"},
-		{"vnode_console_input", []any{"52:54:00:00:00:01", []byte("a")}, "None", ""},
-		{"remove_vnode", []any{"x"}, "false", noDevice},
-		{"remove_vnode", []any{"sw"}, "false", "err:sw is not a node, it is a switch.\n"},
-		{"remove_vnode", []any{"pc"}, "false", "err:FAILED: pc is a real node (not virtual).\n"},
 	})
 	for _, name := range []string{"run_image_build_from_url", "run_image_build_from_node_diff", "finalize_image_build_session"} {
 		if _, err := p.do(t, u, name, int64(0)); err != errNoSession {
@@ -73,37 +69,6 @@ func TestLaterMethods(t *testing.T) {
 	if _, err := p.do(t, u, "image_shell_session_save", "alice", int64(0), "a", false); err != errNoSession {
 		t.Errorf("image_shell_session_save: %v", err)
 	}
-}
-
-// TestRemoveVnode: virtual nodes that an earlier server has left can be removed.
-func TestRemoveVnode(t *testing.T) {
-	p := start(t, nil)
-	p.populate(t)
-	d := p.registry.View().ByName("pc").Device
-	d.Virtual = true
-	if err := p.locked(func() error { return p.saveDevices(t.Context(), d) }); err != nil {
-		t.Fatal(err)
-	}
-	p.expectSteps(t, newUser("alice"), []step{{"remove_vnode", []any{"pc"}, "true", ""}})
-	if p.store.all[d.MAC].Name != "" || p.registry.View().ByName("pc") != nil {
-		t.Error("the node is still there")
-	}
-}
-
-func TestCreateVnode(t *testing.T) {
-	p := start(t, nil)
-	p.populate(t)
-	steps := []step{
-		{"create_vnode", []any{"pc"}, "false", "err:Failed: a device with name 'pc' already exists.\n"},
-		{"create_vnode", []any{"1"}, "false", "err:" + text.InvalidDeviceName},
-		{"create_vnode", []any{"vn"}, "false", "err:Sorry, virtual nodes are not available on this server yet.\n"},
-	}
-	if !virtualization() {
-		for i := range steps {
-			steps[i].said = "err:Failed because virtualization is not enabled on server CPU (missing /dev/kvm).\n"
-		}
-	}
-	p.expectSteps(t, newUser("alice"), steps)
 }
 
 func TestCN10FailedCloneIsADict(t *testing.T) {

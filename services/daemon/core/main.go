@@ -30,21 +30,23 @@ import (
 	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/services/state"
+	"github.com/waltos/waltos/services/vnodes"
 )
 
 // options are the flags of server-main.
 type options struct {
-	site       string
-	sockets    string
-	streams    string
-	netconsole string
-	serverMAC  string
-	wheels     string
-	images     bool
-	trackexec  string
-	trace      *trackexec.Recorder
-	psql       string
-	sqlAccount string
+	site         string
+	sockets      string
+	streams      string
+	netconsole   string
+	serverMAC    string
+	wheels       string
+	images       bool
+	trackexec    string
+	trace        *trackexec.Recorder
+	psql         string
+	sqlAccount   string
+	vnodeAccount string
 }
 
 // prompt says how users are given a SQL prompt.
@@ -71,6 +73,7 @@ func Main(ctx context.Context, args []string) error {
 	flags.StringVar(&o.trackexec, "trackexec", trackexec.Root, trackexec.Usage)
 	flags.StringVar(&o.psql, "psql", "", "`command` of the SQL prompt: psql, or a loader with its arguments and psql, separated by blanks")
 	flags.StringVar(&o.sqlAccount, "sql-account", psql.Account, "`account` that the SQL prompt runs as, when this is root; empty: root without privileges")
+	flags.StringVar(&o.vnodeAccount, "vnode-account", vnodes.Account, "`account` that virtual nodes run as; empty: that of this process")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -89,6 +92,7 @@ type process struct {
 	daemon     *Daemon
 	client     *db.Client
 	blocking   *blocking.Client
+	vnodes     *vnodes.Client
 	logs       *logs.Hub
 	images     *images.Manager // nil: none
 	state      *state.Server
@@ -115,6 +119,7 @@ func open(ctx context.Context, o options) (*process, error) {
 	devices := registry.New(site.Server())
 	p.client = db.Dial(filepath.Join(o.sockets, filepath.Base(db.Socket)))
 	p.blocking = blocking.Dial(filepath.Join(o.sockets, filepath.Base(blocking.Socket)))
+	p.vnodes = vnodes.Dial(filepath.Join(o.sockets, filepath.Base(vnodes.Socket)))
 	p.logs = logs.New(logs.Config{
 		DB:     p.client,
 		ByIP:   func(ip netip.Addr) (db.Device, bool) { return row(devices.View().ByIP(ip.Unmap().String())) },
@@ -132,12 +137,13 @@ func open(ctx context.Context, o options) (*process, error) {
 		Trace:   o.trace,
 		PoE:     Switches{p.blocking}, PortLabels: Switches{p.blocking}.PortLabels, Explorer: p.blocking, Registries: p.blocking,
 		Interfaces: interfaceMACs,
-		SSH:        remote.Default(),
-		SQL:        o.prompt(),
+		Machines:   vnodes.Furnisher{Client: p.vnodes, Nodes: vnodes.Folders, Account: o.vnodeAccount}, Acceleration: acceleration(site),
+		SSH: remote.Default(),
+		SQL: o.prompt(),
 		Peers: Peers{
 			Database: p.client.Ping,
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){
-				"server-db": p.client.Measures, "server-blocking": p.blocking.Measures,
+				"server-db": p.client.Measures, "server-blocking": p.blocking.Measures, "vnodes": p.vnodes.Measures,
 			},
 		},
 		Print: func(format string, args ...any) { printTo(p.logs, format, args...) },
@@ -150,6 +156,7 @@ func open(ctx context.Context, o options) (*process, error) {
 	}
 	p.daemon = New(config)
 	p.measure(p.daemon.measures.set)
+	p.vnodes.OnConnect(p.daemon.machinesConnected)
 	p.state = state.NewServer(p.daemon, p.daemon.webMethods(), p.daemon.webStreams())
 	return p, nil
 }
@@ -158,6 +165,7 @@ func open(ctx context.Context, o options) (*process, error) {
 func (p *process) measure(set *metrics.Set) {
 	connected := set.CountersBy("walt_connections_total", "Connections to processes of the daemon, made again when lost.", "from", "to")
 	p.blocking.OnConnect(func() { connected.With("server-main", "server-blocking").Add(1) })
+	p.vnodes.OnConnect(func() { connected.With("server-main", "vnodes").Add(1) })
 	p.client.OnConnect(func() { connected.With("server-main", "server-db").Add(1) })
 	set.Func(func() []metrics.Family {
 		s := p.logs.Stats()
@@ -175,6 +183,19 @@ func openImages(site *hcl.Site, serverMAC string) (*images.Manager, error) {
 	c := images.DefaultConfig()
 	c.ServerMAC, c.Network, c.Warn = serverMAC, site.Server(), warn
 	return images.New(c)
+}
+
+// acceleration tells how machines of virtual nodes are run on a site.
+func acceleration(site *hcl.Site) func() string {
+	return func() string {
+		switch {
+		case site.VirtualNodes.Emulation:
+			return "tcg"
+		case vnodes.KVM() == nil:
+			return "kvm"
+		}
+		return ""
+	}
 }
 
 // row is the row of a device, which may be nil.
@@ -244,6 +265,7 @@ func (p *process) listen(o options) (err error) {
 func (p *process) run(ctx context.Context) error {
 	defer p.client.Close()
 	defer p.blocking.Close()
+	defer p.vnodes.Close()
 	logsCtx, endLogs := context.WithCancel(context.WithoutCancel(ctx))
 	var logsEnded sync.WaitGroup
 	logsEnded.Go(func() {

@@ -250,7 +250,7 @@ func TestCN31ConsoleLiterals(t *testing.T) {
 	}
 	for data, form := range want {
 		name := fmt.Sprintf("console%d", len(data))
-		h.EmitChunk(nodeMAC, name, []byte(data))
+		h.EmitChunk(t.Context(), nodeMAC, name, time.Now(), []byte(data))
 		got := history(t, h, "streams_regexp", "^"+name+"$", "logline_regexp", ".")
 		if !slices.Contains(got, "rpi."+name+" "+form) {
 			quoted, _ := json.Marshal(data)

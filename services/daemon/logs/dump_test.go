@@ -133,7 +133,7 @@ var all = pickle.Tuple{nil, nil}
 func TestHistory(t *testing.T) {
 	h := platform(t)
 	h.Emit("platform.nodes", "one")
-	h.EmitChunk(nodeMAC, "virtualconsole", []byte("two"))
+	h.EmitChunk(t.Context(), nodeMAC, "virtualconsole", time.Now(), []byte("two"))
 	one, two := "walt-server.platform.nodes one", "rpi.virtualconsole b'two'"
 	for name, c := range map[string]struct {
 		params []any
@@ -186,7 +186,7 @@ func TestRealtime(t *testing.T) {
 	var sender sync.WaitGroup
 	sender.Go(func() {
 		for {
-			h.EmitChunk(nodeMAC, "virtualconsole", []byte("keep"))
+			h.EmitChunk(t.Context(), nodeMAC, "virtualconsole", time.Now(), []byte("keep"))
 			h.Emit("s", "drop")
 			h.Emit("s", "keep")
 			select {

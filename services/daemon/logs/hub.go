@@ -256,13 +256,16 @@ func (h *Hub) Emit(name, text string) {
 	}
 }
 
-// EmitChunk logs bytes of a console of a device, as stream "virtualconsole": the line
-// is the Python bytes literal of data. It never waits.
-func (h *Hub) EmitChunk(mac, name string, data []byte) {
-	if device, ok := h.config.ByMAC(mac); ok {
-		l := lines{db.AppendRow(nil, h.tick(), literal.FormatBytes(data)), 1}
-		_ = h.add(context.Background(), device, db.Clean(name), true, false, l)
+// EmitChunk logs bytes of a console of a device, as stream "virtualconsole", that came at
+// some time: the line is the Python bytes literal of data. It waits while too many lines
+// do, and then returns only an error of ctx.
+func (h *Hub) EmitChunk(ctx context.Context, mac, name string, at time.Time, data []byte) error {
+	device, known := h.config.ByMAC(mac)
+	if !known {
+		return nil
 	}
+	l := lines{db.AppendRow(nil, at, literal.FormatBytes(data)), 1}
+	return h.add(ctx, device, db.Clean(name), true, true, l)
 }
 
 // Count counts the lines selected, those just received included.

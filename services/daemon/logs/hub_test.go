@@ -358,8 +358,8 @@ func TestEmit(t *testing.T) {
 	h, _ := newHub(m)
 	stop := run(t, h)
 	h.Emit("platform.nodes", "node rpi is booted")
-	h.EmitChunk(nodeMAC, "virtualconsole", []byte("login: \x1b'"))
-	h.EmitChunk("52:54:00:ff:ff:ff", "virtualconsole", []byte("unknown"))
+	h.EmitChunk(t.Context(), nodeMAC, "virtualconsole", time.Now(), []byte("login: \x1b'"))
+	h.EmitChunk(t.Context(), "52:54:00:ff:ff:ff", "virtualconsole", time.Now(), []byte("unknown"))
 	stop() // what is queued at the end is stored
 	if diff := cmp.Diff([]string{"node rpi is booted", `b"login: \x1b'"`}, m.stored()); diff != "" {
 		t.Error(diff)

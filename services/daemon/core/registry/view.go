@@ -110,6 +110,16 @@ func (v *View) Server() *Device {
 	return nil
 }
 
+// FreeIP returns the lowest address of walt-net that no device has.
+func (v *View) FreeIP() (ip string, found bool) {
+	for addr := v.Network.Masked().Addr().Next(); v.InNetwork(addr.String()); addr = addr.Next() {
+		if addr != v.Network.Addr() && v.ByIP(addr.String()) == nil {
+			return addr.String(), true
+		}
+	}
+	return "", false
+}
+
 // InNetwork tells whether an address is one that a device of walt-net can have: inside
 // the subnet, without the addresses of the network itself and of broadcast.
 func (v *View) InNetwork(ip string) bool {
