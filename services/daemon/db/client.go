@@ -144,17 +144,18 @@ func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk boo
 // InsertRows stores log lines, of a few megabytes at most: when it returns nil, all are
 // committed, but for those of streams that do not exist any more, which are dropped.
 // When it fails, lines may have been stored only if server-db or PostgreSQL died
-// during the call. A crash of PostgreSQL or of the machine may undo the commits of its
-// last 0.6 seconds; the reference allows two.
-func (c *Client) InsertRows(ctx context.Context, rows Rows) error {
-	return c.link.Call(ctx, "insertLines", []byte(rows), nil)
+// during the call: who makes it again, with the same batch, stores them once. A crash of
+// PostgreSQL or of the machine may undo the commits of its last 0.6 seconds; the reference
+// allows two.
+func (c *Client) InsertRows(ctx context.Context, batch Batch, rows Rows) error {
+	return c.link.Call(ctx, "insertLines", wireBatch{batch, rows}, nil)
 }
 
 // InsertLines is InsertRows for lines of any text, in as many calls as they need.
 func (c *Client) InsertLines(ctx context.Context, lines []Line) error {
 	for len(lines) > 0 {
 		rows, n := encodeLines(lines, maxCopyBytes)
-		if err := c.InsertRows(ctx, rows); err != nil {
+		if err := c.InsertRows(ctx, Batch{}, rows); err != nil {
 			return err
 		}
 		lines = lines[n:]

@@ -35,6 +35,10 @@ const epoch2000 = 946684800 * 1_000_000
 // they are well formed, unless they come from another process.
 type Rows []byte
 
+// Batch names rows that are stored once, however often: those of a sender have numbers that
+// grow. The zero value names none.
+type Batch struct{ Sender, Number int64 }
+
 // AppendRow adds a line of stream 0, see SetStream. Its text is clean, and not longer
 // than MaxLine.
 func AppendRow[T string | []byte](r Rows, at time.Time, text T) Rows {

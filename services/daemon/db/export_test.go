@@ -40,7 +40,7 @@ func (k *Keeper) Tend(ctx context.Context) error { return k.s.tendOnce(ctx) }
 // Insert stores a line.
 func (k *Keeper) Insert(ctx context.Context, lines []Line) error {
 	rows, _ := encodeLines(lines, maxCopyBytes)
-	return k.s.insertLines(ctx, rows)
+	return k.s.insertLines(ctx, Batch{}, rows)
 }
 
 // Parts describes the partitions, without their sizes.

@@ -53,7 +53,7 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 	case "streamID":
 		return with(body, func(st Stream) (any, error) { return s.streamID(ctx, st) })
 	case "insertLines":
-		return with(body, func(rows []byte) (any, error) { return nil, s.insertLines(ctx, rows) })
+		return with(body, func(w wireBatch) (any, error) { return nil, s.insertLines(ctx, w.Batch, w.Rows) })
 	case "sqlAccess":
 		return s.sqlAccess()
 	case "countLogs":

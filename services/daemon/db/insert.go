@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,9 +14,10 @@ import (
 
 const copyLogs = `COPY logs (stream_id, timestamp, line) FROM STDIN (FORMAT binary)`
 
-// insertLines stores rows as Client encodes them, in one transaction. Those of
-// streams that do not exist are dropped: their device has been forgotten meanwhile.
-func (s *store) insertLines(ctx context.Context, rows []byte) error {
+// insertLines stores rows as Client encodes them, in one transaction, unless their batch is
+// stored already. Those of streams that do not exist are dropped: their device has been
+// forgotten meanwhile.
+func (s *store) insertLines(ctx context.Context, batch Batch, rows []byte) error {
 	var streams []int32 // in the order of their runs
 	err := eachRow(rows, func(stream uint32, _ []byte) {
 		if n := len(streams); n == 0 || streams[n-1] != int32(stream) {
@@ -30,20 +32,20 @@ func (s *store) insertLines(ctx context.Context, rows []byte) error {
 	}
 	slices.Sort(streams)
 	streams = slices.Compact(streams)
-	err = s.copyRows(ctx, rows, streams)
+	err = s.copyRows(ctx, batch, rows, streams)
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "23514" { // check_violation: the clock has jumped beyond the last partition
 		if err := s.exclusively(ctx, func(tx pgx.Tx) error { return s.extend(ctx, tx) }); err != nil {
 			return err
 		}
-		err = s.copyRows(ctx, rows, streams)
+		err = s.copyRows(ctx, batch, rows, streams)
 	}
 	return err
 }
 
-func (s *store) copyRows(ctx context.Context, rows []byte, streams []int32) error {
+func (s *store) copyRows(ctx context.Context, batch Batch, rows []byte, streams []int32) error {
 	return s.transaction(ctx, func(tx pgx.Tx) error {
-		known, err := lockStreams(ctx, tx, streams)
+		known, err := s.take(ctx, tx, batch, streams)
 		if err != nil {
 			return err
 		}
@@ -61,10 +63,32 @@ func (s *store) copyRows(ctx context.Context, rows []byte, streams []int32) erro
 	})
 }
 
-// lockStreams returns those of the streams that exist, and keeps them until the end of
-// the transaction. The order prevents deadlocks with deleteSteps.
-func lockStreams(ctx context.Context, tx pgx.Tx, streams []int32) ([]int32, error) {
-	found, err := tx.Query(ctx, `SELECT id FROM logstreams WHERE id = ANY($1) ORDER BY id FOR KEY SHARE`, streams)
+const (
+	// lockStreams keeps streams until the end of the transaction. The order prevents
+	// deadlocks with deleteSteps.
+	lockStreams = `SELECT id FROM logstreams WHERE id = ANY($1) ORDER BY id FOR KEY SHARE`
+
+	// takeBatch is lockStreams, which finds none if the batch, or one after it, is stored. It
+	// waits for a transaction that an earlier server-db has left and that may still store it.
+	takeBatch = `
+		WITH batch AS (
+			INSERT INTO logs_batches AS known (sender, last, stored) VALUES ($2, $3, $4)
+			ON CONFLICT (sender) DO UPDATE SET last = excluded.last, stored = excluded.stored WHERE known.last < excluded.last
+			RETURNING 1)
+		SELECT id FROM logstreams WHERE id = ANY($1) AND EXISTS (SELECT 1 FROM batch) ORDER BY id FOR KEY SHARE OF logstreams`
+
+	// dropBatches forgets senders: they have ended long ago.
+	dropBatches  = `DELETE FROM logs_batches WHERE stored < $1`
+	batchesAreOf = 30 * 24 * time.Hour
+)
+
+// take returns those of the streams that rows of the batch are to be stored of.
+func (s *store) take(ctx context.Context, tx pgx.Tx, batch Batch, streams []int32) ([]int32, error) {
+	sql, args := lockStreams, []any{streams}
+	if batch != (Batch{}) {
+		sql, args = takeBatch, append(args, batch.Sender, batch.Number, s.now())
+	}
+	found, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -237,6 +237,9 @@ func (s *store) tendOnce(ctx context.Context) error {
 		}
 	}
 	now, limits := s.now(), s.retention
+	if _, err := s.pool.Exec(ctx, dropBatches, now.Add(-batchesAreOf)); err != nil {
+		return explain(err)
+	}
 	if p.end().Before(now.Add(limits.width())) {
 		if err := s.exclusively(ctx, func(tx pgx.Tx) error { return s.extend(ctx, tx) }); err != nil {
 			return err

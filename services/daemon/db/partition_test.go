@@ -209,3 +209,30 @@ func TestOldTable(t *testing.T) {
 		t.Errorf("%d lines are left", n)
 	}
 }
+
+// TestOldSendersAreForgotten: what tells batches that are stored takes no room for ever.
+func TestOldSendersAreForgotten(t *testing.T) {
+	p := dbtest.Start(t)
+	c := &clock{time.Now()}
+	k := keeper(t, p, 0, 0, c)
+	client := db.Dial(filepath.Join(p.Serve(), filepath.Base(db.Socket)))
+	t.Cleanup(client.Close)
+	dbtest.Wait(t, "server-db", client.Ping)
+	for sender := range int64(3) {
+		must(t, client.InsertRows(t.Context(), db.Batch{Sender: sender + 1, Number: 1}, db.AppendRow(nil, c.at, "of nobody")))
+	}
+	look := p.Connect("walt")
+	senders := func() (n int) {
+		must(t, look.QueryRow(t.Context(), `SELECT count(*) FROM logs_batches`).Scan(&n))
+		return n
+	}
+	must(t, k.Tend(t.Context()))
+	if n := senders(); n != 3 {
+		t.Errorf("%d senders of 3 are known", n)
+	}
+	c.at = c.at.Add(31 * day)
+	must(t, k.Tend(t.Context()))
+	if n := senders(); n != 0 {
+		t.Errorf("%d senders are known after a month", n)
+	}
+}

@@ -72,6 +72,13 @@ CREATE TABLE IF NOT EXISTS vpnnodes (
 	vpnmac text REFERENCES vpnauth(vpnmac)
 );
 
+-- Not upstream's: the last batch of log lines that is stored of each sender, see Batch.
+CREATE TABLE IF NOT EXISTS logs_batches (
+	sender bigint PRIMARY KEY,
+	last bigint NOT NULL,
+	stored timestamp with time zone NOT NULL
+);
+
 CREATE INDEX IF NOT EXISTS logstreams_issuer_mac_name_idx ON logstreams (issuer_mac, name);
 CREATE INDEX IF NOT EXISTS devices_ip_idx ON devices (ip);
 CREATE INDEX IF NOT EXISTS checkpoints_username_idx ON checkpoints (username);

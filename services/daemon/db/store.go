@@ -84,7 +84,7 @@ func (s *store) report(text string) {
 	}
 	if err == nil {
 		rows, _ := encodeLines([]Line{{id, s.now(), text}}, maxCopyBytes)
-		err = s.insertLines(ctx, rows)
+		err = s.insertLines(ctx, Batch{}, rows)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "cannot log that: %v\n", err)

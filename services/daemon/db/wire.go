@@ -40,6 +40,11 @@ type wireCheckpoint struct {
 	Time       int64 // microseconds since 1970
 }
 
+type wireBatch struct {
+	Batch Batch
+	Rows  []byte
+}
+
 func encodeDevice(d Device) (wireDevice, error) {
 	conf := d.Conf
 	if conf == nil {

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"sync"
@@ -31,7 +32,7 @@ const MaxLine = 64 << 10
 // Database is what a Hub needs of *db.Client.
 type Database interface {
 	StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error)
-	InsertRows(ctx context.Context, rows db.Rows) error
+	InsertRows(ctx context.Context, batch db.Batch, rows db.Rows) error
 	OpenLogs(ctx context.Context, f db.LogFilter) (*db.Cursor, error)
 	CountLogs(ctx context.Context, f db.LogFilter) (int, error)
 }
@@ -62,6 +63,7 @@ type Config struct {
 // Hub is where all log lines pass.
 type Hub struct {
 	config Config
+	sender int64        // names the hub to the database, for the life of both
 	clock  atomic.Int64 // what tick returned last, in microseconds
 
 	mu       sync.Mutex
@@ -73,6 +75,7 @@ type Hub struct {
 	lines   int           // their number
 	added   uint64        // number of batches ever queued
 	stored  uint64        // how many of them have left the queue
+	tried   int           // how many of the next may be stored already, all or none
 	since   time.Time     // when the queue last became non-empty
 	room    chan struct{} // closed when lines have left the queue, or cannot be stored
 	failure error         // why the last attempt to store lines failed
@@ -147,6 +150,7 @@ func New(config Config) *Hub {
 	}
 	return &Hub{
 		config:   config,
+		sender:   rand.Int64(),
 		streams:  map[streamKey]*stream{},
 		watchers: map[*watcher]bool{},
 		room:     make(chan struct{}),

@@ -47,7 +47,7 @@ func (m *memory) StreamID(_ context.Context, mac, name string, chunk bool) (int6
 	return int64(len(m.names)), nil
 }
 
-func (m *memory) InsertRows(ctx context.Context, rows db.Rows) error {
+func (m *memory) InsertRows(ctx context.Context, _ db.Batch, rows db.Rows) error {
 	if m.gate != nil {
 		select {
 		case <-m.gate:

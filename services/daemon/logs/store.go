@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
@@ -126,20 +127,26 @@ func (h *Hub) storeUntil(ctx context.Context, target uint64) error {
 // storeSome stores the oldest batches, up to number target, in one call of a
 // bounded size; h.storing is held. They leave the queue when they are committed.
 //
-// A call that failed is made again. If the database died between commit and answer,
-// its lines are then stored twice: the schema has nothing to tell them apart.
+// A call that failed is made again, with the same batches: the database may have died
+// between commit and answer, and knows by their number that it has stored them.
 func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	h.mu.Lock()
 	var taken []batch
 	size, lines := 0, 0
 	for _, b := range h.queue {
-		if h.stored+uint64(len(taken)) == target || size > 0 && size+b.size() > maxStore {
+		enough := h.stored+uint64(len(taken)) == target || size > 0 && size+b.size() > maxStore
+		if h.tried > 0 {
+			enough = len(taken) == h.tried
+		}
+		if enough {
 			break
 		}
 		taken = append(taken, b)
 		size += b.size()
 		lines += b.n
 	}
+	h.tried = len(taken)
+	number := h.stored + uint64(len(taken))
 	h.mu.Unlock()
 	if len(taken) == 0 {
 		return nil
@@ -147,7 +154,7 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	call, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	call, span := trackexec.Begin(call, trackexec.Task, "store log lines")
-	err := h.insert(call, taken, size)
+	err := h.insert(call, number, taken, size)
 	span.Note("", int64(lines))
 	span.End(err)
 	if err != nil && ctx.Err() != nil {
@@ -158,7 +165,7 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	before, lost := h.failure, h.lost
 	h.failure = err
 	if err == nil {
-		h.lost = 0
+		h.lost, h.tried = 0, 0
 		clear(h.queue[:len(taken)])
 		h.queue = h.queue[len(taken):]
 		h.queued -= size
@@ -187,8 +194,8 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	return err
 }
 
-// insert stores batches of so many bytes in one call.
-func (h *Hub) insert(ctx context.Context, batches []batch, size int) error {
+// insert stores batches of so many bytes, up to one with a number, in one call.
+func (h *Hub) insert(ctx context.Context, number uint64, batches []batch, size int) error {
 	message := slices.Grow(h.message[:0], size)
 	for _, b := range batches {
 		if b.stream.id == 0 {
@@ -211,5 +218,5 @@ func (h *Hub) insert(ctx context.Context, batches []batch, size int) error {
 	if len(message) == 0 {
 		return nil
 	}
-	return h.config.DB.InsertRows(ctx, message)
+	return h.config.DB.InsertRows(ctx, db.Batch{Sender: h.sender, Number: int64(number)}, message)
 }
