@@ -89,6 +89,8 @@ root {
     "chrony",
     "openssh-server", "openssh-client",
     "ipxe",
+    # virtual nodes
+    "qemu-system-x86",
     # what units and the supervisor call
     "e2fsprogs", "iputils-ping", "iproute2", "nftables",
     # names, time zones, certificates
@@ -114,6 +116,20 @@ root {
     "/usr/lib/postgresql/17/lib/llvmjit*", "/usr/lib/postgresql/17/lib/bitcode", "/usr/lib/postgresql/17/lib/pgxs",
     # iPXE: what node boot does not use
     "/usr/lib/ipxe/*.iso", "/usr/lib/ipxe/*.lkrn", "/usr/lib/ipxe/*.usb",
+    # QEMU: other machines than virtual nodes, screens, sound, USB, and firmware of what they do not have
+    "/usr/bin/qemu-system-i386", "/usr/bin/qemu-system-x86_64-microvm", "/usr/bin/qemu-pr-helper", "/usr/bin/qemu-vmsr-helper",
+    "/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib/ipxe/qemu", "/usr/share/alsa",
+    "/usr/share/qemu/*.rom", "/usr/share/qemu/*.lid", "/usr/share/qemu/*.dtb", "/usr/share/qemu/*.img", "/usr/share/qemu/*.gz",
+    "/usr/share/qemu/OVMF*", "/usr/share/qemu/QEMU,*", "/usr/share/qemu/openbios-*", "/usr/share/qemu/u-boot*",
+    "/usr/share/qemu/slof.bin", "/usr/share/qemu/vof.bin", "/usr/share/qemu/palcode-*", "/usr/share/qemu/npcm*",
+    "/usr/share/qemu/trace-events-all", "/usr/share/qemu/keymaps", "/usr/share/qemu/firmware",
+    "/usr/share/seabios/vgabios*", "/usr/share/seabios/bios-microvm.bin", "/usr/share/seabios/bios.bin", "/usr/share/seabios/*.aml",
+    "/usr/lib/x86_64-linux-gnu/libasound.*", "/usr/lib/x86_64-linux-gnu/libbrlapi.*", "/usr/lib/x86_64-linux-gnu/libcacard.*",
+    "/usr/lib/x86_64-linux-gnu/libpcsclite*", "/usr/lib/x86_64-linux-gnu/libusb*", "/usr/lib/x86_64-linux-gnu/libexecs.*",
+    "/usr/lib/x86_64-linux-gnu/libnss3.so", "/usr/lib/x86_64-linux-gnu/libnssutil3.so", "/usr/lib/x86_64-linux-gnu/libsmime3.so",
+    "/usr/lib/x86_64-linux-gnu/libssl3.so", "/usr/lib/x86_64-linux-gnu/libnssckbi.so", "/usr/lib/x86_64-linux-gnu/libnssdbm3.*",
+    "/usr/lib/x86_64-linux-gnu/libsoftokn3.*", "/usr/lib/x86_64-linux-gnu/libfreebl*", "/usr/lib/x86_64-linux-gnu/libnspr4.so",
+    "/usr/lib/x86_64-linux-gnu/libplc4.so", "/usr/lib/x86_64-linux-gnu/libplds4.so",
     # the kernel is on the ESP
     "/boot",
     # modules of devices that no server of this kind drives

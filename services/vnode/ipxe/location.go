@@ -27,7 +27,7 @@ func (l Location) resolve(name string) (Location, error) {
 	if strings.HasPrefix(name, "/") {
 		return Location{Path: clean(name)}, nil
 	}
-	return Location{l.HTTP, path.Join(clean(path.Dir(l.Path)), clean(name))}, nil
+	return Location{l.HTTP, path.Join("/", path.Dir(l.Path), name)}, nil
 }
 
 // clean makes a path absolute; it leads nowhere above the root.
