@@ -166,8 +166,8 @@ type Alive struct {
 	Signal string `hcl:"signal,optional" plan:"live"`
 }
 
-// Timer makes a oneshot a periodic job: starting the unit only schedules it, and starting it
-// once more runs it now. There is one run at a time: occasions that pass during a run are
+// Timer makes a oneshot a periodic job: where others start, it waits for its time; started by
+// hand it runs at once. There is one run at a time: occasions that pass during a run are
 // dropped. A run that fails is told, and the next one comes all the same.
 type Timer struct {
 	// Every is the time between the starts of two runs, at least "1s".

@@ -76,11 +76,16 @@ type Unit struct {
 	Stored      int        `json:"stored,omitempty"` // descriptors
 	Reason      string     `json:"reason,omitempty"`
 	Status      string     `json:"status,omitempty"` // in the unit's own words
+	Next        time.Time  `json:"next,omitzero"`    // scheduled: the next run
 }
 
 // Good tells whether the unit is as it should be.
 func (u Unit) Good() bool {
-	return !u.Wanted || u.State == unit.Running || u.State == unit.Done
+	switch u.State {
+	case unit.Scheduled, unit.Listening, unit.Running, unit.Reloading, unit.Done:
+		return true
+	}
+	return !u.Wanted
 }
 
 // Detail is all that is known of one unit.
@@ -99,6 +104,7 @@ type Node struct {
 	Needs []string `json:"needs,omitempty"`
 	Wants []string `json:"wants,omitempty"`
 	After []string `json:"after,omitempty"`
+	Binds []string `json:"binds,omitempty"`
 }
 
 // Event is one change of the state of a unit.

@@ -263,7 +263,7 @@ func related(graph []Node, name string) map[string]bool {
 				continue
 			}
 			set[name] = true
-			for _, other := range slices.Concat(n.Needs, n.Wants) {
+			for _, other := range slices.Concat(n.Needs, n.Binds, n.Wants) {
 				down(other)
 			}
 		}
@@ -276,7 +276,7 @@ func related(graph []Node, name string) map[string]bool {
 		seen[name] = true
 		set[name] = true
 		for _, n := range graph {
-			if slices.Contains(n.Needs, name) {
+			if slices.Contains(n.Needs, name) || slices.Contains(n.Binds, name) {
 				up(n.Name)
 			}
 		}

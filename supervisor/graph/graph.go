@@ -45,7 +45,7 @@ func (g *Graph) edges(name string) []edge {
 	for _, kind := range []struct {
 		name string
 		to   []string
-	}{{"needs", n.Needs}, {"wants", n.Wants}, {"after", n.After}} {
+	}{{"needs", n.Needs}, {"binds", n.Binds}, {"wants", n.Wants}, {"after", n.After}} {
 		for _, to := range kind.to {
 			_, known := g.nodes[to]
 			if known && !slices.ContainsFunc(list, func(e edge) bool { return e.to == to }) {

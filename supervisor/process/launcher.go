@@ -2,11 +2,12 @@
 // directories, sockets and stored descriptors that outlive a restart, readiness, output
 // line by line, and the end of everything a unit has started.
 //
-// Protocols: sd_notify (READY, STATUS, STOPPING, FDSTORE, FDNAME, FDSTOREREMOVE) on one
-// datagram socket per run, so that the sender needs no identification; sd_listen_fds for
-// what is passed. Every process goes through a shim, this program under the name
-// [ShimName], which does what can only be done in the child (LISTEN_PID, limits, user,
-// sandbox) and tells what it could not do.
+// Protocols: sd_notify (READY, STATUS, STOPPING, RELOADING, EXTEND_TIMEOUT_USEC, WATCHDOG,
+// FDSTORE, FDNAME, FDSTOREREMOVE) on one datagram socket per run, so that the sender needs no
+// identification; sd_listen_fds for what is passed; a newline on a descriptor, as s6 has it.
+// Every process goes through a shim, this program under the name [ShimName], which does what
+// can only be done in the child (LISTEN_PID, limits, user, sandbox) and tells what it could
+// not do.
 //
 // Refused: descriptors beyond hcl.Unit.FileDescriptors, notifications over 4 KiB.
 package process
@@ -16,6 +17,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,7 +59,7 @@ func New(config Config) *Launcher {
 // kept is what the supervisor holds for a unit across its restarts.
 type kept struct {
 	mu      sync.Mutex
-	sockets []namedFile
+	sockets []keptSocket
 	store   []namedFile
 }
 
@@ -98,22 +100,12 @@ func (l *Launcher) Stored(name string) int {
 	return len(k.store)
 }
 
-// Release closes the listening sockets of a stopped unit, so that its peers are refused
-// instead of waiting. Stored descriptors stay: stopping a service must not cut what its
-// peers hold on to.
-func (l *Launcher) Release(u *hcl.Unit) {
-	k := l.keeper(u.Name)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, s := range k.sockets {
-		s.file.Close()
-	}
-	k.sockets = nil
-}
-
 // Launch implements unit.Launcher.
-func (l *Launcher) Launch(u *hcl.Unit, undo bool, report func(unit.Event)) unit.Run {
-	r := &run{launcher: l, unit: u, undo: undo, report: report, ended: make(chan struct{})}
+func (l *Launcher) Launch(u *hcl.Unit, task unit.Task, report func(unit.Event)) unit.Run {
+	if task == unit.Listen {
+		return l.listen(u, report)
+	}
+	r := &run{launcher: l, unit: u, undo: task == unit.Undo, report: report, ended: make(chan struct{})}
 	go r.supervise()
 	return r
 }
@@ -127,10 +119,11 @@ type run struct {
 	ended    chan struct{} // closed when the main process has ended
 
 	mu       sync.Mutex
+	prepared *preparation
 	child    *reap.Child // being waited for
 	group    *cgroup.Group
 	stopping bool // nothing more may be started
-	readied  sync.Once
+	readied  atomic.Bool
 }
 
 // drainTime bounds the wait for last lines that a survivor may keep from ending.
@@ -140,6 +133,15 @@ const drainTime = 500 * time.Millisecond
 const vanishTime = 30 * time.Second
 
 func (r *run) supervise() {
+	if !r.undo {
+		if why := unmet(r.unit.Condition); why != "" {
+			r.report(unit.Event{Kind: unit.Exited, OK: true, Skipped: true, Text: why})
+			return
+		}
+		if err := r.launcher.noteRun(r.unit); err != nil {
+			r.launcher.config.Log(r.unit.Name, err.Error())
+		}
+	}
 	ok, text := r.life()
 	r.report(unit.Event{Kind: unit.Exited, OK: ok, Text: text})
 }
@@ -151,6 +153,9 @@ func (r *run) life() (ok bool, how string) {
 		return false, err.Error()
 	}
 	defer p.close()
+	r.mu.Lock()
+	r.prepared = p
+	r.mu.Unlock()
 	for _, step := range r.commands() {
 		child, launched, err := r.start(p, step.command, step.as)
 		if err != nil {
@@ -180,12 +185,15 @@ func (r *run) life() (ok bool, how string) {
 			break
 		}
 	}
+	r.mu.Lock()
+	r.stopping = true
+	r.mu.Unlock()
 	close(r.ended)
 	if r.group != nil && r.group.OOMKills() > p.oomKills {
 		how = outOfMemory(r.unit) + ": " + how
 	}
-	// A oneshot may leave processes behind on purpose, until it is stopped.
-	if r.unit.Type == "oneshot" && ok && !r.undo {
+	// A oneshot may leave processes behind on purpose, until it is stopped; not so a job.
+	if r.unit.Type == "oneshot" && r.unit.Timer == nil && ok && !r.undo {
 		p.drain()
 		return ok, how
 	}
@@ -222,6 +230,11 @@ func (r *run) commands() []step {
 
 // clean ends what the main process has left, and reads the last of its output.
 func (r *run) clean(p *preparation) bool {
+	if r.unit.Shutdown.Kill == killMain {
+		p.output.Close() // what is left goes on writing to it
+		p.notify.drain()
+		return true
+	}
 	gone := true
 	if r.group != nil {
 		if err := r.group.Kill(); err != nil {
@@ -260,6 +273,12 @@ func (r *run) Kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopping = true
+	if r.unit.Shutdown.Kill == killMain {
+		if r.child != nil {
+			_ = r.child.Signal(syscall.SIGKILL) // it cannot be refused by one's own child
+		}
+		return
+	}
 	if r.group != nil {
 		if err := r.group.Kill(); err != nil {
 			r.launcher.config.Log(r.unit.Name, err.Error())
@@ -355,12 +374,9 @@ func (r *run) prepare() (*preparation, error) {
 }
 
 func (r *run) openGroup(p *preparation) error {
-	group, err := cgroup.Open(r.launcher.config.CgroupRoot, r.unit.Name, r.unit.Limits, r.launcher.config.StateDir)
-	if group == nil {
-		return err
-	}
+	group, err := r.launcher.openGroup(r.unit)
 	if err != nil {
-		r.launcher.config.Log(r.unit.Name, err.Error())
+		return err
 	}
 	if p.cgroupFD, err = group.File(); err != nil {
 		return fmt.Errorf("cannot open control group: %w", err)
@@ -369,10 +385,22 @@ func (r *run) openGroup(p *preparation) error {
 	r.mu.Lock()
 	r.group = group
 	r.mu.Unlock()
-	r.launcher.mu.Lock()
-	r.launcher.limit[r.unit.Name] = group
-	r.launcher.mu.Unlock()
 	return nil
+}
+
+// openGroup makes the control group of a unit if need be, and sets its limits.
+func (l *Launcher) openGroup(u *hcl.Unit) (*cgroup.Group, error) {
+	group, err := cgroup.Open(l.config.CgroupRoot, u.Name, u.Limits, l.config.StateDir)
+	if group == nil {
+		return nil, err
+	}
+	if err != nil {
+		l.config.Log(u.Name, err.Error())
+	}
+	l.mu.Lock()
+	l.limit[u.Name] = group
+	l.mu.Unlock()
+	return group, nil
 }
 
 // role of a command within a run.
@@ -398,8 +426,19 @@ func (r *run) start(p *preparation, command []string, as role) (*reap.Child, *ch
 	if as == main {
 		environment = append(environment, "NOTIFY_SOCKET="+p.notify.path)
 		environment = append(environment, passEnvironment(p.pass)...)
+		environment = append(environment, watchdogEnvironment(r.unit)...)
 		for _, f := range p.pass {
 			files = append(files, f.file)
+		}
+		if fd := r.unit.Ready.FD; fd != 0 {
+			said, err := r.hearReadiness()
+			if err != nil {
+				return nil, nil, err
+			}
+			defer said.Close()
+			if files, err = putAt(files, fd, said); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	for name, value := range r.unit.Environment {

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/notify"
 	"github.com/waltos/waltos/supervisor/unit"
 	"golang.org/x/sys/unix"
@@ -25,12 +27,16 @@ const (
 
 // notification is a decoded sd_notify datagram.
 type notification struct {
-	ready    bool
-	stopping bool
-	status   string
-	store    bool
-	remove   bool
-	name     string // FDNAME, unescaped
+	ready     bool
+	stopping  bool
+	reloading bool
+	alive     bool // WATCHDOG=1
+	hangs     bool // WATCHDOG=trigger
+	extend    time.Duration
+	status    string
+	store     bool
+	remove    bool
+	name      string // FDNAME, unescaped
 }
 
 // parseNotification reads "VARIABLE=VALUE" lines; unknown variables are ignored, as
@@ -48,6 +54,12 @@ func parseNotification(text []byte) notification {
 			n.ready = value == "1"
 		case "STOPPING":
 			n.stopping = value == "1"
+		case "RELOADING":
+			n.reloading = value == "1"
+		case "WATCHDOG":
+			n.alive, n.hangs = value == "1", value == "trigger"
+		case "EXTEND_TIMEOUT_USEC":
+			n.extend = microseconds(value)
 		case "STATUS":
 			n.status = printable(value)
 		case "FDSTORE":
@@ -61,6 +73,29 @@ func parseNotification(text []byte) notification {
 		}
 	}
 	return n
+}
+
+// microseconds reads a time; what is none, or beyond reason, is 0 or the largest.
+func microseconds(text string) time.Duration {
+	const most = int64(24 * time.Hour / time.Microsecond)
+	value, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(min(int64(value), most)) * time.Microsecond
+}
+
+// watchdogEnvironment tells a service how often it must give a sign of life, as
+// sd_watchdog_enabled(3) has it.
+func watchdogEnvironment(u *hcl.Unit) []string {
+	if u.Alive == nil || !u.Alive.Notify {
+		return nil
+	}
+	period, err := time.ParseDuration(u.Alive.Period)
+	if err != nil {
+		return nil // hcl has refused it
+	}
+	return []string{"WATCHDOG_USEC=" + strconv.FormatInt(period.Microseconds(), 10)}
 }
 
 // printable keeps control characters of a service off the administrator's terminal.
@@ -176,7 +211,22 @@ func (n *notifySocket) handle(m notification, fds []int) {
 	if m.status != "" {
 		n.run.report(unit.Event{Kind: unit.Status, Text: m.status})
 	}
-	if m.ready && n.run.unit.Ready.Notify {
+	for _, said := range []struct {
+		yes   bool
+		event unit.Event
+	}{
+		{m.extend > 0, unit.Event{Kind: unit.Extends, Time: m.extend}},
+		{m.alive, unit.Event{Kind: unit.Lives}},
+		{m.hangs, unit.Event{Kind: unit.Hangs}},
+		{m.reloading, unit.Event{Kind: unit.Reloads}},
+		{m.stopping, unit.Event{Kind: unit.Stops}},
+	} {
+		if said.yes {
+			n.run.report(said.event)
+		}
+	}
+	// After a reload any service may say it.
+	if m.ready && (n.run.unit.Ready.Notify || n.run.readied.Load()) {
 		n.run.ready()
 	}
 }

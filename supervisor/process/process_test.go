@@ -149,9 +149,9 @@ type life struct {
 	events chan unit.Event
 }
 
-func (b *bench) launch(u *hcl.Unit, undo bool) *life {
+func (b *bench) launch(u *hcl.Unit, task unit.Task) *life {
 	l := &life{b: b, events: make(chan unit.Event, 100)}
-	l.run = b.launcher.Launch(u, undo, func(e unit.Event) { l.events <- e })
+	l.run = b.launcher.Launch(u, task, func(e unit.Event) { l.events <- e })
 	return l
 }
 
@@ -204,7 +204,7 @@ func TestCommandsAndEnds(t *testing.T) {
 		  capabilities = ["CAP_NONSENSE"]`, `cannot give capability "CAP_NONSENSE": no such capability`, ""},
 	} {
 		b.lines = nil
-		b.launch(b.parse(fmt.Sprintf("unit \"u\" {\n type = \"oneshot\"\n%s\n}", c.unit)), false).end(c.how)
+		b.launch(b.parse(fmt.Sprintf("unit \"u\" {\n type = \"oneshot\"\n%s\n}", c.unit)), unit.Main).end(c.how)
 		if got := b.output(); got != c.output {
 			t.Errorf("%s: output %q, want %q", c.unit, got, c.output)
 		}
@@ -217,7 +217,7 @@ func TestFolders(t *testing.T) {
 		exec = ["/bin/true"]
 		runtime_directories = ["a/b"]
 		state_directories = ["c"]
-	}`), false).end("exited with status 0")
+	}`), unit.Main).end("exited with status 0")
 	for _, path := range []string{"run/a/b", "lib/c"} {
 		if info, err := os.Stat(filepath.Join(b.dir, path)); err != nil || info.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v, %v", path, info, err)
@@ -227,7 +227,7 @@ func TestFolders(t *testing.T) {
 
 func TestStopAndKill(t *testing.T) {
 	b := newBench(t, "")
-	l := b.launch(b.parse(`unit "u" { exec = ["/bin/sleep", "1000"] }`), false)
+	l := b.launch(b.parse(`unit "u" { exec = ["/bin/sleep", "1000"] }`), unit.Main)
 	l.await(unit.Ready)
 	l.run.Signal(syscall.SIGTERM)
 	l.end("killed by signal SIGTERM")
@@ -235,7 +235,7 @@ func TestStopAndKill(t *testing.T) {
 	l = b.launch(b.parse(`unit "u" {
 		exec = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 1000; done"]
 		ready { exec = ["/bin/sh", "-c", "true"] }
-	}`), false)
+	}`), unit.Main)
 	l.await(unit.Ready)
 	for !strings.Contains(b.output(), "deaf") {
 		time.Sleep(time.Millisecond)
@@ -248,7 +248,7 @@ func TestStopAndKill(t *testing.T) {
 	l = b.launch(b.parse(`unit "u" {
 		pre = [["/bin/sleep", "1000"]]
 		exec = ["/bin/echo", "never"]
-	}`), false)
+	}`), unit.Main)
 	for running := false; !running; time.Sleep(time.Millisecond) {
 		r := l.run.(*run)
 		r.mu.Lock()
@@ -272,7 +272,7 @@ func TestReadinessByNetwork(t *testing.T) {
 	l := b.launch(b.parse(fmt.Sprintf(`unit "u" {
 		exec = ["/bin/sleep", "1000"]
 		ready { tcp = %q }
-	}`, ln.Addr())), false)
+	}`, ln.Addr())), unit.Main)
 	l.await(unit.Ready)
 	l.run.Kill()
 	l.end("killed by signal SIGKILL")
@@ -314,7 +314,7 @@ func TestSocketsAndDescriptorsOutliveTheProcess(t *testing.T) {
 		ready { notify = true }
 	}`, self))
 	door := filepath.Join(b.dir, "door")
-	l := b.launch(u, false)
+	l := b.launch(u, unit.Main)
 	pid := l.await(unit.Started).PID
 	l.await(unit.Ready)
 	if answer, _ := talk(t, door, "hello"); answer != "pid "+strconv.Itoa(pid) {
@@ -346,7 +346,7 @@ func TestSocketsAndDescriptorsOutliveTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(waiting, "hello")
-	l = b.launch(u, false)
+	l = b.launch(u, unit.Main)
 	pid = l.await(unit.Started).PID
 	l.await(unit.Ready)
 	waiting.SetDeadline(time.Now().Add(30 * time.Second))
@@ -446,7 +446,7 @@ func TestControlGroup(t *testing.T) {
 		exec = ["/bin/sh", "-c", "setsid sleep 1000 & echo started; wait"]
 		limits { tasks = 100 }
 	}`)
-	l := b.launch(u, false)
+	l := b.launch(u, unit.Main)
 	l.await(unit.Ready)
 	for !strings.Contains(b.output(), "started") {
 		time.Sleep(time.Millisecond)

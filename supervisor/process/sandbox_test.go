@@ -224,7 +224,7 @@ func (b *bench) try(attributes string, words ...string) []string {
 	}
 	attributes = strings.ReplaceAll(attributes, "SELF", filepath.Dir(self))
 	u := b.parse(fmt.Sprintf("unit \"u\" {\n type = \"oneshot\"\n exec = [%s]\n%s\n}", strings.Join(command, ", "), attributes))
-	b.launch(u, false).end("exited with status 0")
+	b.launch(u, unit.Main).end("exited with status 0")
 	lines := strings.Split(b.output(), "\n")
 	if len(lines) != len(words) {
 		b.t.Fatalf("%d results of %d: %q", len(lines), len(words), lines)
@@ -403,7 +403,7 @@ func TestStartsThatFail(t *testing.T) {
 		`sandbox { hide = ["/bin", "/usr"] }`:           "cannot execute /bin/true: no such file or directory",
 		"sandbox {}\ncapabilities = [\"CAP_NONSENSE\"]": `cannot give capability "CAP_NONSENSE": no such capability`,
 	} {
-		b.launch(b.parse(fmt.Sprintf("unit \"u\" {\n type = \"oneshot\"\n exec = [\"/bin/true\"]\n%s\n}", attributes)), false).end(how)
+		b.launch(b.parse(fmt.Sprintf("unit \"u\" {\n type = \"oneshot\"\n exec = [\"/bin/true\"]\n%s\n}", attributes)), unit.Main).end(how)
 	}
 }
 
@@ -422,7 +422,7 @@ func TestRefusalByKill(t *testing.T) {
 			refusal = "kill"
 			read    = [%q]
 		}
-	}`, self, filepath.Dir(self))), false).end("killed by signal SIGSYS")
+	}`, self, filepath.Dir(self))), unit.Main).end("killed by signal SIGSYS")
 }
 
 // TestMounts is run once more in a mount namespace that stands for the machine's.
@@ -478,7 +478,7 @@ func TestMounts(t *testing.T) {
 	l := b.launch(b.parse(`unit "watcher" {
 		exec = ["/bin/sh", "-c", "echo began; while [ ! -e DIR/later/new ]; do sleep 0.01; done; echo seen"]
 		sandbox { read = ["DIR"] }
-	}`), false)
+	}`), unit.Main)
 	l.await(unit.Ready)
 	if err := errors.Join(unix.Mount("none", later, "tmpfs", 0, ""), os.WriteFile(filepath.Join(later, "new"), nil, 0o644)); err != nil {
 		t.Fatal(err)
@@ -511,7 +511,7 @@ func TestLimitsAreTold(t *testing.T) {
 			memory = "64M"
 			swap   = "0"
 		}
-	}`, self)), false).end("out of memory (limit 64M): killed by signal SIGKILL")
+	}`, self)), unit.Main).end("out of memory (limit 64M): killed by signal SIGKILL")
 	if got := b.try("limits { tasks = 30 }", "fork 200")[0]; got != "true" {
 		t.Errorf("a fork bomb got %s", got)
 	}
@@ -533,7 +533,7 @@ func BenchmarkStart(b *testing.B) {
 			t := newBench(b, "")
 			u := t.parse("unit \"u\" {\n exec = [\"/bin/true\"]\n" + attributes + "\n}")
 			for b.Loop() {
-				l := t.launch(u, false)
+				l := t.launch(u, unit.Main)
 				l.await(unit.Started)
 				l.end("exited with status 0")
 			}

@@ -16,23 +16,103 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// keptSocket is a socket that is open, and what it was opened for.
+type keptSocket struct {
+	namedFile
+	socket hcl.Socket
+}
+
 // open opens those sockets of the unit that are not open, and returns all that is to be
-// passed: sockets in the order of the unit, then stored descriptors.
+// passed: sockets in the order of the unit, then stored descriptors. Sockets of an older
+// definition are closed.
 func (k *kept) open(u *hcl.Unit) ([]namedFile, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.openSockets(u); err != nil {
+		return nil, err
+	}
+	var pass []namedFile
+	for i := range u.Sockets {
+		at := slices.IndexFunc(k.sockets, func(s keptSocket) bool { return s.name == u.Sockets[i].Name })
+		pass = append(pass, k.sockets[at].namedFile)
+	}
+	return append(pass, k.store...), nil
+}
+
+// openSockets makes the open sockets those of the unit; mu is held.
+func (k *kept) openSockets(u *hcl.Unit) error {
+	same := func(a, b hcl.Socket) bool {
+		a.Range = b.Range
+		return a == b
+	}
+	k.closeSockets(func(s keptSocket) bool {
+		return !slices.ContainsFunc(u.Sockets, func(other hcl.Socket) bool { return same(s.socket, other) })
+	})
 	for i := range u.Sockets {
 		s := &u.Sockets[i]
-		if slices.ContainsFunc(k.sockets, func(n namedFile) bool { return n.name == s.Name }) {
+		if slices.ContainsFunc(k.sockets, func(other keptSocket) bool { return other.name == s.Name }) {
 			continue
 		}
 		file, err := openSocket(s)
 		if err != nil {
-			return nil, fmt.Errorf("cannot open socket %s on %s: %w", s.Name, s.Listen, err)
+			return fmt.Errorf("cannot open socket %s on %s: %w", s.Name, s.Listen, err)
 		}
-		k.sockets = append(k.sockets, namedFile{s.Name, file})
+		k.sockets = append(k.sockets, keptSocket{namedFile{s.Name, file}, *s})
 	}
-	return slices.Concat(k.sockets, k.store), nil
+	return nil
+}
+
+// closeSockets closes those sockets that are to go; mu is held.
+func (k *kept) closeSockets(goes func(keptSocket) bool) {
+	k.sockets = slices.DeleteFunc(k.sockets, func(s keptSocket) bool {
+		if goes(s) {
+			s.file.Close()
+			return true
+		}
+		return false
+	})
+}
+
+// duplicates opens the sockets of the unit and returns descriptors of them that are the
+// caller's own.
+func (k *kept) duplicates(u *hcl.Unit) (files []*os.File, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.openSockets(u); err != nil {
+		return nil, err
+	}
+	for _, s := range k.sockets {
+		f, err := duplicate(s.file)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("cannot watch socket %s: %w", s.name, err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func duplicate(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var dup error
+	if err := raw.Control(func(old uintptr) { fd, dup = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dup != nil {
+		return nil, dup
+	}
+	// A service may have changed what it shares with us.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 func openSocket(s *hcl.Socket) (*os.File, error) {

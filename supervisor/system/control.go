@@ -40,7 +40,7 @@ func (s *system) describe(u unit.Snapshot) control.Unit {
 	return control.Unit{
 		Name: u.Name, Description: u.Description, Type: u.Type, State: u.State, Wanted: u.Wanted, Since: u.Since,
 		PID: u.PID, Restarts: u.Restarts, Memory: s.launcher.Memory(u.Name), Stored: s.launcher.Stored(u.Name),
-		Reason: u.Reason, Status: u.Status,
+		Reason: u.Reason, Status: u.Status, Next: u.Next,
 	}
 }
 
@@ -78,7 +78,7 @@ func (s *system) Unit(name string) (control.Detail, error) {
 func (s *system) Graph() []control.Node {
 	var nodes []control.Node
 	for _, u := range s.manager.Snapshot() {
-		nodes = append(nodes, control.Node{Name: u.Name, Type: u.Type, Needs: u.Needs, Wants: u.Wants, After: u.After})
+		nodes = append(nodes, control.Node{Name: u.Name, Type: u.Type, Needs: u.Needs, Wants: u.Wants, After: u.After, Binds: u.Binds})
 	}
 	return nodes
 }
@@ -93,7 +93,7 @@ func (s *system) Boot() control.Boot {
 		if u.Began.IsZero() {
 			continue
 		}
-		ub := report.UnitBoot{Name: u.Name, Began: u.Began.Sub(booted), After: slices.Concat(u.Needs, u.Wants, u.After)}
+		ub := report.UnitBoot{Name: u.Name, Began: u.Began.Sub(booted), After: slices.Concat(u.Needs, u.Binds, u.Wants, u.After)}
 		if !u.Ready.IsZero() {
 			ub.Ready = u.Ready.Sub(booted)
 		}
@@ -106,7 +106,7 @@ func (s *system) Boot() control.Boot {
 // Change implements control.Machine.
 func (s *system) Change(what, name string) (<-chan struct{}, error) {
 	order := map[string]func(string) error{
-		"start": s.manager.Start, "stop": s.manager.Stop, "restart": s.manager.Restart,
+		"start": s.manager.Start, "stop": s.manager.Stop, "restart": s.manager.Restart, "reload": s.manager.Reload,
 	}[what]
 	if order == nil {
 		return nil, fmt.Errorf("no order is named %q", what)
@@ -117,7 +117,7 @@ func (s *system) Change(what, name string) (<-chan struct{}, error) {
 	return s.manager.When(func(all []unit.Snapshot) bool {
 		for _, u := range all {
 			if u.Name == name {
-				return u.Settled && u.Wanted || !u.Active && !u.Wanted
+				return u.Settled && u.Wanted && u.State != unit.Reloading || !u.Active && !u.Wanted
 			}
 		}
 		return true

@@ -209,7 +209,9 @@ func (s *system) changed(c unit.Change) {
 	case unit.Starting:
 		s.console.Say("%s: starting", name)
 	case unit.Running, unit.Done:
-		if u, ok := s.find(name); ok && u.Type != "group" {
+		if c.Reason != "" {
+			s.console.Say("%s: %s", name, c.Reason)
+		} else if u, ok := s.find(name); ok && u.Type != "group" {
 			s.console.Say("%s: %s after %.2f s", name, c.New, c.Took.Seconds())
 		}
 	case unit.Backoff:
@@ -224,7 +226,14 @@ func (s *system) changed(c unit.Change) {
 		s.console.Say("%s: %s; killing all its processes", name, c.Reason)
 	case unit.Stopped:
 		s.console.Say("%s: stopped", name)
-	case unit.Waiting, unit.Stopping:
+	case unit.Reloading:
+		s.console.Say("%s: reloading", name)
+	case unit.Scheduled:
+		if c.Reason != "" {
+			s.console.Say("%s: %s", name, c.Reason)
+			s.sayLast(name)
+		}
+	case unit.Waiting, unit.Listening, unit.Stopping:
 	}
 	s.summarise()
 }

@@ -58,56 +58,73 @@ func (c *fakeClock) next() bool {
 
 // fakeLauncher starts nothing; the test says what becomes of its runs.
 type fakeLauncher struct {
-	launched func(u *hcl.Unit) // called with the manager's lock held
-	runs     map[string]*fakeRun
-	released map[string]int
+	launched  func(u *hcl.Unit, task Task) // called with the manager's lock held
+	runs      map[string]*fakeRun
+	released  map[string]int
+	updated   map[string]int
+	forgotten map[string]int
+	last      time.Time // of every persistent job
 }
 
 type fakeRun struct {
-	unit    string
-	undo    bool
+	unit    *hcl.Unit
+	task    Task
 	report  func(Event)
 	signals []syscall.Signal
 	killed  bool
+	probes  int
+	reloads int
 }
 
 func newLauncher() *fakeLauncher {
-	return &fakeLauncher{runs: map[string]*fakeRun{}, released: map[string]int{}}
+	return &fakeLauncher{
+		runs: map[string]*fakeRun{}, released: map[string]int{}, updated: map[string]int{}, forgotten: map[string]int{},
+	}
 }
 
-func (l *fakeLauncher) Launch(u *hcl.Unit, undo bool, report func(Event)) Run {
-	r := &fakeRun{unit: u.Name, undo: undo, report: report}
+func (l *fakeLauncher) Launch(u *hcl.Unit, task Task, report func(Event)) Run {
+	r := &fakeRun{unit: u, task: task, report: report}
 	if l.launched != nil {
-		l.launched(u)
+		l.launched(u, task)
 	}
 	l.runs[u.Name] = r
 	return r
 }
 
-func (l *fakeLauncher) Release(u *hcl.Unit) { l.released[u.Name]++ }
+func (l *fakeLauncher) Update(u *hcl.Unit)            { l.updated[u.Name]++ }
+func (l *fakeLauncher) Release(u *hcl.Unit)           { l.released[u.Name]++ }
+func (l *fakeLauncher) Forget(u *hcl.Unit)            { l.forgotten[u.Name]++ }
+func (l *fakeLauncher) LastRun(u *hcl.Unit) time.Time { return l.last }
 
-func (r *fakeRun) Signal(s syscall.Signal) { r.signals = append(r.signals, s) }
-func (r *fakeRun) Kill()                   { r.killed = true }
+func (r *fakeRun) Signal(s syscall.Signal)                        { r.signals = append(r.signals, s) }
+func (r *fakeRun) Kill()                                          { r.killed = true }
+func (r *fakeRun) Probe(hcl.Probe, time.Duration)                 { r.probes++ }
+func (r *fakeRun) Reload(syscall.Signal, []string, time.Duration) { r.reloads++ }
 
 // exit ends the live run of a unit.
 func (l *fakeLauncher) exit(name string, ok bool) {
-	r := l.runs[name]
-	if r == nil {
-		return
-	}
-	delete(l.runs, name)
 	how := "exited with status 0"
 	if !ok {
 		how = "exited with status 1"
 	}
-	r.report(Event{Kind: Exited, OK: ok, Text: how})
+	l.exitAs(name, Event{Kind: Exited, OK: ok, Text: how})
 }
 
-func (l *fakeLauncher) ready(name string) {
-	if r := l.runs[name]; r != nil && !r.undo {
-		r.report(Event{Kind: Ready})
+func (l *fakeLauncher) exitAs(name string, e Event) {
+	if r := l.runs[name]; r != nil {
+		delete(l.runs, name)
+		r.report(e)
 	}
 }
+
+// tell reports an event of the live run of a unit's commands.
+func (l *fakeLauncher) tell(name string, e Event) {
+	if r := l.runs[name]; r != nil && r.task == Main {
+		r.report(e)
+	}
+}
+
+func (l *fakeLauncher) ready(name string) { l.tell(name, Event{Kind: Ready}) }
 
 // house is a manager with its fakes.
 type house struct {

@@ -7,39 +7,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/waltos/waltos/hcl"
-	"pgregory.net/rapid"
 )
 
-// reach brings unit "u" of a fresh house into each state.
-var reach = map[State]func(h *house){
-	Stopped:  func(h *house) {},
-	Waiting:  func(h *house) { h.Start("u") },
-	Blocked:  func(h *house) { h.Start("u"); h.launcher.exit("dep", false) },
-	Starting: func(h *house) { h.Start("u"); h.launcher.ready("dep") },
-	Running:  func(h *house) { h.Start("u"); h.launcher.ready("dep"); h.launcher.ready("u") },
-	Done:     func(h *house) { h.Start("u"); h.launcher.ready("dep"); h.launcher.exit("u", true) },
-	Backoff:  func(h *house) { h.Start("u"); h.launcher.ready("dep"); h.launcher.exit("u", false) },
-	Stopping: func(h *house) { h.Start("u"); h.launcher.ready("dep"); h.launcher.ready("u"); h.Stop("u") },
-	Killing: func(h *house) {
-		h.Start("u")
-		h.launcher.ready("dep")
-		h.launcher.ready("u")
-		h.Stop("u")
-		h.clock.next()
-	},
-	Failed: func(h *house) {
-		h.Start("u")
-		h.launcher.ready("dep")
-		h.launcher.exit("u", false)
-		h.clock.next()
-		h.launcher.exit("u", false)
-	},
-}
-
 // walkUnits: u may end well ("on-failure"), fails for good at the second failure, and
-// needs dep, which never restarts.
+// needs dep, which never restarts. More is put in for the states of other kinds of units.
 const walkUnits = `
 unit "dep" {
   exec = ["/bin/dep"]
@@ -49,31 +20,93 @@ unit "dep" {
 unit "u" {
   exec  = ["/bin/u"]
   needs = ["dep"]
-  ready { notify = true }
   restart {
     policy  = "on-failure"
     give_up = "2 in 5m"
   }
+  MORE
 }`
 
-var events = []string{"start", "stop", "restart", "ready", "exit0", "exit1", "timeout", "dep ready", "dep fails"}
+const (
+	walkService = `ready { notify = true }
+  alive { notify = true }
+  reload { signal = "HUP" }`
+	walkOnDemand = walkService + `
+  on_demand = true
+  socket "s" { listen = "unix:/s" }`
+	walkJob = `type = "oneshot"
+  timer { every = "5m" }`
+)
 
-// matrix is the whole state machine: the state after each event in each state.
-var matrix = map[State][]State{
-	//         start     stop      restart   ready     exit0    exit1    timeout   dep ready dep fails
-	Stopped:  {Waiting, Stopped, Waiting, Stopped, Stopped, Stopped, Stopped, Stopped, Stopped},
-	Waiting:  {Waiting, Stopped, Waiting, Waiting, Waiting, Waiting, Waiting, Starting, Blocked},
-	Blocked:  {Waiting, Stopped, Blocked, Blocked, Blocked, Blocked, Blocked, Starting, Blocked},
-	Starting: {Starting, Stopping, Stopping, Running, Done, Backoff, Killing, Starting, Starting},
-	Running:  {Running, Stopping, Stopping, Running, Done, Backoff, Running, Running, Running},
-	Done:     {Done, Stopped, Starting, Done, Done, Done, Done, Done, Done},
-	Backoff:  {Starting, Stopped, Starting, Backoff, Backoff, Backoff, Starting, Backoff, Backoff},
-	Stopping: {Stopping, Stopping, Stopping, Stopping, Stopped, Stopped, Killing, Stopping, Stopping},
-	Killing:  {Killing, Killing, Killing, Killing, Stopped, Stopped, Failed, Killing, Killing},
-	Failed:   {Starting, Stopped, Starting, Failed, Failed, Failed, Failed, Failed, Failed},
+// way is how unit "u" of a fresh house comes into a state.
+type way struct {
+	unit string
+	do   []string
+}
+
+var reach = map[State]way{
+	Stopped:   {walkService, nil},
+	Waiting:   {walkService, []string{"start"}},
+	Blocked:   {walkService, []string{"start", "dep fails"}},
+	Scheduled: {walkJob, []string{"all"}},
+	Listening: {walkOnDemand, []string{"all"}},
+	Starting:  {walkService, []string{"start", "dep ready"}},
+	Running:   {walkService, []string{"start", "dep ready", "ready"}},
+	Reloading: {walkService, []string{"start", "dep ready", "ready", "reload"}},
+	Done:      {walkService, []string{"start", "dep ready", "exit0"}},
+	Backoff:   {walkService, []string{"start", "dep ready", "exit1"}},
+	Stopping:  {walkService, []string{"start", "dep ready", "ready", "stop"}},
+	Killing:   {walkService, []string{"start", "dep ready", "ready", "stop", "timeout"}},
+	Failed:    {walkService, []string{"start", "dep ready", "exit1", "timeout", "exit1"}},
+}
+
+// newWalk returns a house with u in that state.
+func newWalk(t *testing.T, state State) *house {
+	t.Helper()
+	h := newHouse(t, strings.Replace(walkUnits, "MORE", reach[state].unit, 1))
+	for _, event := range reach[state].do {
+		apply(h, event)
+	}
+	h.want(t, "u", state)
+	return h
+}
+
+var events = []string{
+	"start", "stop", "restart", "ready", "exit0", "exit1", "timeout", "dep ready", "dep fails",
+	"reload", "reloads", "reloaded", "reload fails", "stops", "extends", "lives", "pulse", "skipped", "redefine", "renew", "all",
+}
+
+// matrix is the whole state machine: what an event makes of a state. An event that is not
+// there leaves the state as it is.
+var matrix = map[State]map[string]State{
+	Stopped:   {"start": Waiting, "restart": Waiting, "all": Waiting},
+	Waiting:   {"stop": Stopped, "dep ready": Starting, "dep fails": Blocked},
+	Blocked:   {"start": Waiting, "stop": Stopped, "dep ready": Starting, "renew": Blocked, "all": Waiting},
+	Scheduled: {"start": Waiting, "stop": Stopped, "restart": Waiting, "timeout": Waiting},
+	Listening: {
+		"start": Stopping, "stop": Stopping, "restart": Stopping, "exit0": Waiting, "exit1": Backoff, "skipped": Waiting, "renew": Stopping,
+	},
+	Starting: {
+		"stop": Stopping, "restart": Stopping, "ready": Running, "exit0": Done, "exit1": Backoff, "timeout": Killing,
+		"dep fails": Stopping, "stops": Stopping, "skipped": Done, "renew": Stopping,
+	},
+	Running: {
+		"stop": Stopping, "restart": Stopping, "exit0": Done, "exit1": Backoff, "dep fails": Stopping,
+		"reload": Reloading, "reloads": Reloading, "stops": Stopping, "pulse": Stopping, "skipped": Done, "renew": Stopping,
+	},
+	Reloading: {
+		"stop": Stopping, "restart": Stopping, "ready": Running, "exit0": Done, "exit1": Backoff, "timeout": Running,
+		"dep fails": Stopping, "reloaded": Running, "reload fails": Running, "stops": Stopping, "skipped": Done, "renew": Stopping,
+	},
+	Done:     {"stop": Stopped, "restart": Starting, "renew": Starting, "dep fails": Blocked},
+	Backoff:  {"start": Starting, "stop": Stopped, "restart": Starting, "timeout": Starting, "renew": Starting, "all": Starting},
+	Stopping: {"exit0": Stopped, "exit1": Stopped, "timeout": Killing, "skipped": Stopped},
+	Killing:  {"exit0": Stopped, "exit1": Stopped, "timeout": Failed, "skipped": Stopped},
+	Failed:   {"start": Starting, "stop": Stopped, "restart": Starting, "renew": Starting, "all": Starting},
 }
 
 func apply(h *house, event string) {
+	u := h.units["u"]
 	switch event {
 	case "start":
 		h.Start("u")
@@ -81,23 +114,55 @@ func apply(h *house, event string) {
 		h.Stop("u")
 	case "restart":
 		h.Restart("u")
+	case "all":
+		h.StartAll()
 	case "ready":
 		h.launcher.ready("u")
 	case "exit0":
 		h.launcher.exit("u", true)
 	case "exit1":
 		h.launcher.exit("u", false)
+	case "skipped":
+		h.launcher.exitAs("u", Event{Kind: Exited, OK: true, Skipped: true, Text: "skipped"})
 	case "timeout":
-		if u := h.units["u"]; u.timer != nil {
-			timer := u.timer.(*fakeTimer)
-			timer.stopped = true
-			timer.f()
-		}
+		h.ring(&u.limit)
+	case "pulse":
+		h.ring(&u.pulse)
 	case "dep ready":
 		h.Start("dep")
 		h.launcher.ready("dep")
 	case "dep fails":
 		h.launcher.exit("dep", false)
+	case "reload":
+		h.Reload("u")
+	case "reloads":
+		h.launcher.tell("u", Event{Kind: Reloads})
+	case "reloaded":
+		h.launcher.tell("u", Event{Kind: Reloaded, OK: true})
+	case "reload fails":
+		h.launcher.tell("u", Event{Kind: Reloaded, Text: "no"})
+	case "stops":
+		h.launcher.tell("u", Event{Kind: Stops})
+	case "extends":
+		h.launcher.tell("u", Event{Kind: Extends, Time: time.Hour})
+	case "lives":
+		h.launcher.tell("u", Event{Kind: Lives})
+	case "redefine", "renew":
+		next := *u.unit
+		next.Description = "another"
+		h.locked(func() { u.redefine(&next, event == "renew") })
+	default:
+		panic(event)
+	}
+}
+
+// ring lets an alarm go off, if it is set.
+func (h *house) ring(a *alarm) {
+	if a.timer != nil {
+		timer := a.timer.(*fakeTimer)
+		timer.stopped = true
+		h.clock.now = timer.at
+		timer.f()
 	}
 }
 
@@ -105,13 +170,20 @@ func apply(h *house, event string) {
 // that the state machine calls impossible although it can happen.
 func TestEveryStateAndEvent(t *testing.T) {
 	for _, state := range States {
-		for i, event := range events {
-			h := newHouse(t, walkUnits)
-			reach[state](h)
-			h.want(t, "u", state)
+		for event := range matrix[state] {
+			if !slices.Contains(events, event) {
+				t.Errorf("%s: there is no event %q", state, event)
+			}
+		}
+		for _, event := range events {
+			h := newWalk(t, state)
 			apply(h, event)
-			if got := h.state("u"); got != matrix[state][i] {
-				t.Errorf("%s, %s: %s, want %s", state, event, got, matrix[state][i])
+			want, ok := matrix[state][event]
+			if !ok {
+				want = state
+			}
+			if got := h.state("u"); got != want {
+				t.Errorf("%s, %s: %s, want %s", state, event, got, want)
 			}
 			for _, c := range h.changes {
 				if strings.Contains(c.Reason, "internal error") {
@@ -126,17 +198,24 @@ func TestEveryStateAndEvent(t *testing.T) {
 // time owns a timer, one that waits for a process a run.
 func TestEveryStateHasAnExit(t *testing.T) {
 	for _, state := range States {
-		if !slices.ContainsFunc(matrix[state], func(next State) bool { return next != state }) {
+		exits := 0
+		for _, next := range matrix[state] {
+			if next != state {
+				exits++
+			}
+		}
+		if exits == 0 {
 			t.Errorf("nothing leads out of %s", state)
 		}
-		h := newHouse(t, walkUnits)
-		reach[state](h)
-		u := h.units["u"]
-		if timed := slices.Contains([]State{Starting, Backoff, Stopping, Killing}, state); timed != (u.timer != nil) {
-			t.Errorf("%s: timer present: %v", state, u.timer != nil)
+		u := newWalk(t, state).units["u"]
+		if timed := slices.Contains([]State{Scheduled, Starting, Reloading, Backoff, Stopping, Killing}, state); timed != (u.limit.timer != nil) {
+			t.Errorf("%s: timer present: %v", state, u.limit.timer != nil)
 		}
-		if runs := slices.Contains([]State{Starting, Running, Stopping, Killing}, state); runs != (u.run != nil) {
+		if runs := slices.Contains([]State{Listening, Starting, Running, Reloading, Stopping, Killing}, state); runs != (u.run != nil) {
 			t.Errorf("%s: run present: %v", state, u.run != nil)
+		}
+		if beats := state == Running; beats != (u.pulse.timer != nil) {
+			t.Errorf("%s: pulse present: %v", state, u.pulse.timer != nil)
 		}
 	}
 }
@@ -187,8 +266,7 @@ func TestLongRunResetsBackoff(t *testing.T) {
 }
 
 func TestNotReadyInTime(t *testing.T) {
-	h := newHouse(t, walkUnits)
-	reach[Starting](h)
+	h := newWalk(t, Starting)
 	apply(h, "timeout")
 	h.want(t, "u", Killing)
 	if !h.launcher.runs["u"].killed {
@@ -228,7 +306,7 @@ func TestOneshotUndo(t *testing.T) {
 	h.want(t, "o", Done)
 	h.Stop("o")
 	h.want(t, "o", Stopping)
-	if !h.launcher.runs["o"].undo {
+	if h.launcher.runs["o"].task != Undo {
 		t.Error("the stop command was not run")
 	}
 	h.launcher.exit("o", false)
@@ -330,102 +408,4 @@ func TestGroup(t *testing.T) {
 	if err := h.Restart("nobody"); err == nil {
 		t.Error("an unknown unit was restarted")
 	}
-}
-
-// TestRandomGraphs drives random graphs by random events and checks what must hold at any
-// time; then everything is stopped, and must be.
-func TestRandomGraphs(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		count := rapid.IntRange(1, 6).Draw(t, "units")
-		var text strings.Builder
-		for i := range count {
-			fmt.Fprintf(&text, "unit \"u%d\" {\n", i)
-			kind := rapid.SampledFrom([]string{"service", "oneshot", "group"}).Draw(t, "type")
-			fmt.Fprintf(&text, "type = %q\n", kind)
-			if kind != "group" {
-				fmt.Fprintf(&text, "exec = [\"/bin/x\"]\nready { notify = %v }\nrestart {\n policy = %q\n give_up = \"3 in 1m\"\n}\n",
-					kind == "service", rapid.SampledFrom([]string{"always", "on-failure", "never"}).Draw(t, "policy"))
-			}
-			if kind == "oneshot" && rapid.Bool().Draw(t, "undo") {
-				text.WriteString("stop = [\"/bin/y\"]\n")
-			}
-			deps := map[string][]string{}
-			for j := range i {
-				if k := rapid.SampledFrom([]string{"", "", "needs", "wants", "after"}).Draw(t, "edge"); k != "" {
-					deps[k] = append(deps[k], fmt.Sprintf("%q", fmt.Sprintf("u%d", j)))
-				}
-			}
-			for k, list := range deps {
-				fmt.Fprintf(&text, "%s = [%s]\n", k, strings.Join(list, ", "))
-			}
-			text.WriteString("}\n")
-		}
-		h := newHouse(t, text.String())
-		stopping := false
-		h.launcher.launched = func(u *hcl.Unit) {
-			if h.launcher.runs[u.Name] != nil {
-				t.Fatalf("%s was launched although it is there", u.Name)
-			}
-			if h.units[u.Name].undoing {
-				return
-			}
-			if stopping {
-				t.Fatalf("%s was launched during the stop of all", u.Name)
-			}
-			for _, need := range u.Needs {
-				if s := h.state(need); s != Running && s != Done {
-					t.Fatalf("%s was launched although %s is %s", u.Name, need, s)
-				}
-			}
-		}
-		check := func() {
-			for _, c := range h.changes {
-				if strings.Contains(c.Reason, "internal error") {
-					t.Fatalf("%s: %s", c.Unit, c.Reason)
-				}
-				if stopping && c.New == Stopping {
-					for _, other := range h.units {
-						if slices.Contains(other.unit.Dependencies(), c.Unit) && other.active() && other.state != Done {
-							t.Fatalf("%s is stopped before %s, which is %s", c.Unit, other.unit.Name, other.state)
-						}
-					}
-				}
-			}
-			h.changes = nil
-			for name, u := range h.units {
-				if (u.run != nil) != (h.launcher.runs[name] != nil) {
-					t.Fatalf("%s is %s; run known: %v, there: %v", name, u.state, u.run != nil, h.launcher.runs[name] != nil)
-				}
-			}
-		}
-		name := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("u%d", rapid.IntRange(0, count-1).Draw(t, "unit")) })
-		t.Repeat(map[string]func(*rapid.T){
-			"start":   func(t *rapid.T) { h.Start(name.Draw(t, "name")) },
-			"stop":    func(t *rapid.T) { h.Stop(name.Draw(t, "name")) },
-			"restart": func(t *rapid.T) { h.Restart(name.Draw(t, "name")) },
-			"ready":   func(t *rapid.T) { h.launcher.ready(name.Draw(t, "name")) },
-			"exit":    func(t *rapid.T) { h.launcher.exit(name.Draw(t, "name"), rapid.Bool().Draw(t, "ok")) },
-			"time":    func(t *rapid.T) { h.clock.next() },
-			"all":     func(t *rapid.T) { h.StartAll() },
-			"":        func(*rapid.T) { check() },
-		})
-		stopping = true
-		done := h.StopAll()
-		for range 4 * count {
-			check()
-			for name := range h.units {
-				h.launcher.exit(name, true)
-			}
-		}
-		for name, u := range h.units {
-			if u.active() || u.state != Stopped {
-				t.Fatalf("%s is %s after the stop of all", name, u.state)
-			}
-		}
-		select {
-		case <-done:
-		default:
-			t.Fatal("StopAll does not know that all has stopped")
-		}
-	})
 }

@@ -1,68 +1,29 @@
 // Package unit decides when the processes of units start, restart and stop: a state
 // machine per unit (machine.go) and the graph of their dependencies.
 //
-// Its rules are those of hcl.Unit: needs (start after, be blocked without), wants
-// (start too, wait for the first result), after (order only). A unit that is running
-// is not touched when one that it needs crashes, since that one is being restarted.
-// Stopping a unit stops those that need it first; stopping or restarting a group does
-// so with what the group needs. Refused: graphs that hcl.CheckGraph refuses.
+// Its rules are those of hcl.Unit: needs (start after, fail with), wants (start too, wait
+// for the first result), after (order only), binds (needs, and restart with). A unit that
+// is running is not touched when one that it needs crashes, since that one is being
+// restarted; when that one fails for good, it is ended and blocked. Stopping a unit stops
+// those that need it first; stopping or restarting a group does so with what the group
+// needs. Refused: graphs that hcl.CheckGraph refuses.
+//
+// Units on demand wait for a connection instead of starting, periodic jobs (schedule.go)
+// for their time. Definitions are exchanged while units run, by a plan (plan.go).
 //
 // The package starts no process itself: that is the [Launcher]'s.
 package unit
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/waltos/waltos/hcl"
 )
-
-// Launcher runs the processes of units. Its methods are called with the manager's lock
-// held: they return at once and never call back from the same goroutine.
-type Launcher interface {
-	// Launch starts one run of a unit, or of its stop command. What happens is told to
-	// report; the last event, always sent, is Exited.
-	Launch(u *hcl.Unit, undo bool, report func(Event)) Run
-	// Release closes what was kept for the unit: it is stopped, not just restarted.
-	Release(u *hcl.Unit)
-}
-
-// Run is a launched unit.
-type Run interface {
-	Signal(syscall.Signal) // to the main process
-	Kill()                 // everything that the unit started
-}
-
-// Event is what a Run reports.
-type Event struct {
-	Kind EventKind
-	PID  int    // Started
-	OK   bool   // Exited: status 0
-	Text string // Status: the text; Exited: how, in words
-}
-
-// EventKind tells what an Event means.
-type EventKind int
-
-const (
-	Started EventKind = iota // the main process exists
-	Ready                    // it does its work
-	Status                   // it has something to say
-	Exited                   // nothing of it is left
-)
-
-// Clock is the time that the manager lives in.
-type Clock interface {
-	Now() time.Time
-	AfterFunc(time.Duration, func()) Timer
-}
-
-// Timer is a pending AfterFunc.
-type Timer interface{ Stop() bool }
 
 // Change is one change of the state of a unit.
 type Change struct {
@@ -92,9 +53,12 @@ type Manager struct {
 	jitter   func() float64
 	changed  func(Change)
 
+	booted time.Time
+
 	mu      sync.Mutex
 	units   map[string]*machine
 	order   []string // topological: what comes first is depended upon
+	edition int      // of the definitions; plans are made for one
 	changes []Change
 
 	delivery sync.Mutex
@@ -113,43 +77,41 @@ func New(config Config) (*Manager, error) {
 	}
 	m := &Manager{
 		launcher: config.Launcher, clock: config.Clock, jitter: config.Jitter, changed: config.Changed,
-		units: map[string]*machine{},
+		booted: config.Clock.Now(), units: map[string]*machine{},
 	}
 	for _, u := range config.Units {
-		m.units[u.Name] = &machine{m: m, unit: u, state: Stopped, since: m.clock.Now()}
+		m.add(u)
 	}
-	seen := map[string]bool{}
-	var visit func(name string)
-	visit = func(name string) {
-		if seen[name] {
-			return
-		}
-		seen[name] = true
-		for _, other := range m.units[name].unit.Dependencies() {
-			visit(other)
-		}
-		m.order = append(m.order, name)
-	}
-	for _, name := range m.names() {
-		visit(name)
-	}
+	m.sort()
 	return m, nil
 }
 
-func (m *Manager) names() []string {
-	names := make([]string, 0, len(m.units))
-	for name := range m.units {
-		names = append(names, name)
+func (m *Manager) add(u *hcl.Unit) *machine {
+	one := &machine{m: m, unit: u, live: u, state: Stopped, since: m.clock.Now()}
+	if u.Timer != nil && u.Timer.Persistent {
+		one.launched = m.launcher.LastRun(u)
 	}
-	sort.Strings(names)
-	return names
+	m.units[u.Name] = one
+	return one
 }
+
+// sort puts the units in an order in which each comes after those that it depends on.
+func (m *Manager) sort() {
+	definitions := map[string]*hcl.Unit{}
+	for name, u := range m.units {
+		definitions[name] = u.unit
+	}
+	m.order = sorted(definitions)
+}
+
+func (m *Manager) names() []string { return slices.Sorted(maps.Keys(m.units)) }
 
 // locked runs one event and all that follows from it, then tells the changes.
 func (m *Manager) locked(event func()) {
 	m.mu.Lock()
 	event()
 	m.settle()
+	m.forget()
 	m.waiters = slices.DeleteFunc(m.waiters, func(w *waiter) bool {
 		if w.condition() {
 			close(w.done)
@@ -161,12 +123,24 @@ func (m *Manager) locked(event func()) {
 	m.deliver()
 }
 
+// maxRounds bounds settle: in each round but the last some unit moves, and a unit moves a few
+// times at most.
+const maxRounds = 16
+
 // settle lets every unit react to the states of the others until nothing moves.
 func (m *Manager) settle() {
-	for moved := true; moved; {
-		moved = false
+	for range maxRounds * (len(m.order) + 1) {
+		moved := false
 		for _, name := range m.order {
 			moved = m.units[name].settle() || moved
+		}
+		if !moved {
+			return
+		}
+	}
+	for _, name := range m.order {
+		if u := m.units[name]; u.settle() {
+			m.internalError(u, "settle without end")
 		}
 	}
 }
@@ -199,36 +173,17 @@ func (m *Manager) internalError(u *machine, event string) {
 	})
 }
 
-// launch starts a run and binds its events to the present generation.
-func (m *Manager) launch(u *machine, undo bool) Run {
-	generation := u.generation
-	return m.launcher.Launch(u.unit, undo, func(e Event) {
-		m.locked(func() {
-			if u.generation == generation {
-				u.event(e)
-			}
-		})
-	})
-}
-
-func (u *machine) event(e Event) {
-	switch e.Kind {
-	case Started:
-		u.pid = e.PID
-	case Ready:
-		u.isReady()
-	case Status:
-		u.status = e.Text
-	case Exited:
-		u.exited(e.OK, e.Text)
-	}
-}
-
-// activeDependents tells whether a unit that depends on u, in whatever way, and that is
-// on its way down too, is still there.
-func (m *Manager) activeDependents(u *machine) bool {
+// held tells whether something that depends on a unit must end before it: what goes too,
+// in whatever way it depends, and what is bound to it.
+func (m *Manager) held(u *machine) bool {
 	for _, other := range m.units {
-		if !other.wanted && other.active() && slices.Contains(other.unit.Dependencies(), u.unit.Name) {
+		if !other.active() {
+			continue
+		}
+		if !u.wanted && !other.wanted && slices.Contains(other.unit.Dependencies(), u.unit.Name) {
+			return true
+		}
+		if other.state != Listening && slices.Contains(other.unit.Binds, u.unit.Name) {
 			return true
 		}
 	}
@@ -240,66 +195,103 @@ type ErrUnknown struct{ Name string }
 
 func (e ErrUnknown) Error() string { return fmt.Sprintf("no unit is named %q", e.Name) }
 
-// StartAll starts every unit.
+// StartAll starts every unit; those on demand and periodic jobs begin to wait.
 func (m *Manager) StartAll() {
 	m.locked(func() {
 		for _, name := range m.order {
-			m.units[name].start()
+			if u := m.units[name]; !u.removed {
+				u.start(false)
+			}
 		}
 	})
 }
 
-// Start starts a unit and all that it needs or wants.
+// Start starts a unit now, and all that it needs or wants.
 func (m *Manager) Start(name string) error {
-	return m.each(name, (*machine).start, func(u *machine) []string {
-		return slices.Concat(u.unit.Needs, u.unit.Wants)
+	return m.change(name, func(u *machine) {
+		for _, other := range m.closure([]string{name}, func(u *machine) []string { return u.unit.Pulled() }) {
+			m.units[other].start(other == name)
+		}
 	})
 }
 
 // Stop stops a unit and those that need it; of a group, also what the group needs.
 func (m *Manager) Stop(name string) error {
-	return m.each(name, (*machine).stop, func(u *machine) []string {
-		names := m.members(u)
-		for _, other := range m.units {
-			if slices.Contains(other.unit.Needs, u.unit.Name) {
-				names = append(names, other.unit.Name)
+	return m.change(name, func(*machine) {
+		for _, other := range m.closure(m.members(name), func(u *machine) []string {
+			var names []string
+			for _, other := range m.units {
+				if slices.Contains(other.unit.Required(), u.unit.Name) {
+					names = append(names, other.unit.Name)
+				}
 			}
+			return names
+		}) {
+			m.units[other].stop()
 		}
-		return names
 	})
 }
 
 // Restart restarts a unit, and starts one that is not there as Start does; of a group,
-// what it needs. Units that need it go on.
+// what it needs. Units that are bound to it are restarted too; those that need it go on.
 func (m *Manager) Restart(name string) error {
-	return m.each(name, (*machine).restart, m.members)
-}
-
-func (m *Manager) members(u *machine) []string {
-	if u.unit.Type == "group" {
-		return slices.Clone(u.unit.Needs)
-	}
-	return nil
-}
-
-// each applies an event to a unit and to what follows from it.
-func (m *Manager) each(name string, event func(*machine), next func(*machine) []string) error {
-	var err error
-	m.locked(func() {
-		if m.units[name] == nil {
-			err = ErrUnknown{name}
-			return
+	return m.change(name, func(*machine) {
+		for _, other := range m.members(name) {
+			m.units[other].restart("restarted by request")
 		}
-		list := []string{name}
-		for i := 0; i < len(list); i++ {
-			for _, other := range next(m.units[list[i]]) {
-				if !slices.Contains(list, other) {
-					list = append(list, other)
-				}
+	})
+}
+
+// Reload makes a running service read its configuration again.
+func (m *Manager) Reload(name string) error {
+	var refused error
+	err := m.change(name, func(u *machine) {
+		switch {
+		case u.live.Reload == nil:
+			refused = fmt.Errorf("cannot reload %s: its definition has no reload block; restart it", name)
+		case u.state != Running:
+			refused = fmt.Errorf("cannot reload %s: it is %s", name, u.state)
+		default:
+			u.reload()
+		}
+	})
+	return errors.Join(err, refused)
+}
+
+// members returns a unit and, if it is a group, all that it needs, through groups within it.
+func (m *Manager) members(name string) []string {
+	return m.closure([]string{name}, func(u *machine) []string {
+		if u.unit.Type == "group" {
+			return u.unit.Required()
+		}
+		return nil
+	})
+}
+
+// closure adds to a list what follows from its units.
+func (m *Manager) closure(list []string, next func(*machine) []string) []string {
+	for i := 0; i < len(list); i++ {
+		for _, other := range next(m.units[list[i]]) {
+			if !slices.Contains(list, other) {
+				list = append(list, other)
 			}
 		}
-		for _, name := range list {
-			event(m.units[name])
+	}
+	return list
+}
+
+// change applies an event to a unit.
+func (m *Manager) change(name string, event func(*machine)) error {
+	var err error
+	m.locked(func() {
+		u := m.units[name]
+		switch {
+		case u == nil:
+			err = ErrUnknown{name}
+		case u.removed:
+			err = fmt.Errorf("cannot change %s: no file defines it any more, and it is being stopped", name)
+		default:
+			event(u)
 		}
 	})
 	return err
@@ -345,11 +337,13 @@ type Snapshot struct {
 	Consecutive int // failures without a long run between them
 	Reason      string
 	Status      string
+	Next        time.Time // scheduled: the next run
 	Began       time.Time // first start
 	Ready       time.Time // first readiness
 	Needs       []string  // as hcl.Unit has them
 	Wants       []string
 	After       []string
+	Binds       []string
 }
 
 // Snapshot returns all units by name.
@@ -363,11 +357,15 @@ func (m *Manager) snapshot() []Snapshot {
 	list := make([]Snapshot, 0, len(m.units))
 	for _, name := range m.names() {
 		u := m.units[name]
+		var due time.Time
+		if u.state == Scheduled {
+			due = u.due
+		}
 		list = append(list, Snapshot{
-			Name: name, Description: u.unit.Description, Type: u.unit.Type, State: u.state, Wanted: u.wanted,
+			Name: name, Next: due, Description: u.unit.Description, Type: u.unit.Type, State: u.state, Wanted: u.wanted,
 			Settled: u.settled(), Active: u.active(), Since: u.since, PID: u.pid, Restarts: u.restarts,
 			Consecutive: u.consecutive, Reason: u.reason, Status: u.status, Began: u.began, Ready: u.ready,
-			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After,
+			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After, Binds: u.unit.Binds,
 		})
 	}
 	return list

@@ -73,6 +73,9 @@ func words(u control.Unit) string {
 	if u.Reason != "" {
 		return console.Clean(u.Reason)
 	}
+	if !u.Next.IsZero() {
+		return "next run at " + u.Next.Format("2006-01-02 15:04:05")
+	}
 	return console.Clean(u.Status)
 }
 
@@ -88,11 +91,15 @@ func (t *Tool) printDetail(d control.Detail, now time.Time) error {
 	list.add([]cell{{text: "  state"}, {text: state, color: stateColor(d.State)}})
 	line("reason", "%s", d.Reason)
 	line("says", "%s", d.Status)
+	if !d.Next.IsZero() {
+		line("next run", "%s", d.Next.Format("2006-01-02 15:04:05"))
+	}
 	if d.Restarts > 0 {
 		line("restarts", "%d", d.Restarts)
 	}
 	line("needs", "%s", strings.Join(d.Dependencies.Needs, " "))
 	line("wants", "%s", strings.Join(d.Dependencies.Wants, " "))
+	line("binds", "%s", strings.Join(d.Dependencies.Binds, " "))
 	line("after", "%s", strings.Join(d.Dependencies.After, " "))
 	if d.Stored > 0 {
 		line("stored", "%d descriptors", d.Stored)

@@ -74,7 +74,7 @@ func paint(text, color string, colored bool) string {
 
 func stateColor(s unit.State) string {
 	switch s {
-	case unit.Running, unit.Done:
+	case unit.Scheduled, unit.Listening, unit.Running, unit.Done:
 		return green
 	case unit.Failed, unit.Blocked:
 		return red
