@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/waltos/waltos/hcl"
@@ -37,7 +39,9 @@ type Config struct {
 	File       string // hcl.SitePath
 	ServerConf string // upstream's
 	LastGood   string
-	Effective  string
+	Effective  string // for all services: without the secret
+	Secret     string // URL of an external database
+	Owner      string // user who may read Secret, besides root
 	First      []Source
 }
 
@@ -50,7 +54,7 @@ type Result struct {
 	Refused string
 }
 
-// Load finds the configuration and writes the effective copy. The error is of writing;
+// Load finds the configuration and writes the effective copy and the secret. The error is of writing;
 // the result is usable all the same.
 func (c Config) Load() (Result, error) {
 	r, text, keep := c.choose()
@@ -58,8 +62,40 @@ func (c Config) Load() (Result, error) {
 	if keep {
 		failures = append(failures, writeIfChanged(c.LastGood, text, 0o600))
 	}
-	failures = append(failures, writeIfChanged(c.Effective, text, 0o644))
+	failures = append(failures, c.publish(text))
 	return r, errors.Join(failures...)
+}
+
+// publish writes what services read.
+func (c Config) publish(text []byte) error {
+	public, secret, err := hcl.WithoutSecrets(text, c.Secret)
+	if err != nil {
+		return err
+	}
+	failure := writeIfChanged(c.Effective, public, 0o644)
+	if secret == "" {
+		if err := os.Remove(c.Secret); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return errors.Join(failure, fmt.Errorf("cannot remove a former secret: %w", err))
+		}
+		return failure
+	}
+	if err := writeIfChanged(c.Secret, []byte(secret+"\n"), 0o400); err != nil {
+		return errors.Join(failure, err)
+	}
+	return errors.Join(failure, giveTo(c.Owner, c.Secret))
+}
+
+// giveTo makes a user the owner of a file.
+func giveTo(owner, path string) error {
+	u, err := user.Lookup(owner)
+	if err != nil {
+		return fmt.Errorf("cannot give %s to %s: %w", path, owner, err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return fmt.Errorf("cannot give %s to %s: %w", path, owner, err)
+	}
+	return os.Chown(path, uid, -1)
 }
 
 // choose returns the configuration, its text, and whether it is worth keeping as the last

@@ -3,9 +3,12 @@ package site
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/waltos/waltos/hcl"
 )
 
 const (
@@ -51,7 +54,7 @@ func TestLoad(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			config := Config{File: path("walt.hcl"), ServerConf: path("server.conf"), LastGood: path("last"), Effective: path("run/site.hcl")}
+			config := Config{File: path("walt.hcl"), ServerConf: path("server.conf"), LastGood: path("last"), Effective: path("run/site.hcl"), Secret: path("run/url")}
 			for i, text := range c.sources {
 				read := nothing
 				if text != "" {
@@ -93,5 +96,59 @@ func TestLoad(t *testing.T) {
 				t.Errorf("the second boot has %v, %v", again.Site.Server(), err)
 			}
 		})
+	}
+}
+
+// TestSecret: the password of a database is in no file that all may read.
+func TestSecret(t *testing.T) {
+	self, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	config := Config{
+		File: path("walt.hcl"), ServerConf: path("server.conf"), LastGood: path("last"),
+		Effective: path("run/site.hcl"), Secret: path("run/url"), Owner: self.Username,
+	}
+	configure := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config.File, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := config.Load(); err != nil || r.Refused != "" {
+			t.Fatal(err, r.Refused)
+		}
+	}
+	const url = "postgres://walt:s3cret@db/walt"
+	configure(good + "database { url = \"" + url + "\" }\n")
+	files, err := filepath.Glob(path("*"))
+	run, err2 := filepath.Glob(path("run/*"))
+	if err != nil || err2 != nil || len(run) != 2 {
+		t.Fatal(run, err, err2)
+	}
+	for _, name := range append(files, run...) {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := os.ReadFile(name); err == nil && strings.Contains(string(text), "s3cret") && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s, %v, holds the password", name, info.Mode())
+		}
+	}
+	site, err := hcl.LoadSite(config.Effective)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := site.Database.SecretURL(); err != nil || got != url {
+		t.Errorf("server-db finds %q, %v", got, err)
+	}
+	config.Owner = "nobody-of-that-name"
+	if _, err := config.Load(); err == nil || !strings.Contains(err.Error(), "cannot give") {
+		t.Errorf("an owner who does not exist: %v", err)
+	}
+	configure(good)
+	if _, err := os.Stat(config.Secret); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a database that is not used any more leaves %v", err)
 	}
 }

@@ -191,7 +191,7 @@ func (s *system) configure() error {
 	var err error
 	s.site, err = site.Config{
 		File: hcl.SitePath, ServerConf: "/etc/walt/server.conf", LastGood: "/var/lib/walt/config/last-good.hcl",
-		Effective: effectiveSite,
+		Effective: effectiveSite, Secret: runFolder + "/database-url", Owner: "walt-db",
 		First: []site.Source{
 			{Name: "walt.hcl of the boot partition", Read: s.readESP},
 			{Name: "QEMU fw_cfg opt/walt/walt.hcl", Read: s.readFirmware},

@@ -86,8 +86,12 @@ func siteOptions(path string) (options, error) {
 	if err != nil {
 		return o, err
 	}
-	if site.Database.URL != "" {
-		o.dsn = site.Database.URL
+	url, err := site.Database.SecretURL()
+	if err != nil {
+		return o, fmt.Errorf("cannot find the database: %w", err)
+	}
+	if url != "" {
+		o.dsn = url
 	}
 	o.zone = site.Time.Zone
 	o.retention = retention{site.Logs.Age(), site.Logs.Size()}
