@@ -143,7 +143,32 @@ func (m *Manager) rename(ctx context.Context, fullname, id string) error {
 			}
 			return err
 		})
-		return errors.Join(err, m.read())
+		if err = errors.Join(err, m.read()); err != nil {
+			return err
+		}
+		for _, other := range c.holders(name) {
+			m.removeNameless(ctx, other)
+		}
+		return nil
+	})
+}
+
+// removeNameless deletes an image that has lost its last name, as podman does, unless it
+// is mounted: then that is done when it no longer is.
+func (m *Manager) removeNameless(ctx context.Context, id string) {
+	c := m.catalog.Load()
+	if m.Root(id) != "" || c.shipped(id) || slices.ContainsFunc(c.stores[0].images, func(i *storedImage) bool { return i.ID == id && len(i.Names) > 0 }) {
+		return
+	}
+	if err := m.remove(ctx, id); err != nil {
+		m.config.Warn("image %.12s has no name any more, and stays: %v", id, err)
+	}
+}
+
+// shipped tells whether an image is one of a read-only store.
+func (c *catalog) shipped(id string) bool {
+	return slices.ContainsFunc(c.stores[1:], func(s *containerStore) bool {
+		return slices.ContainsFunc(s.images, func(i *storedImage) bool { return i.ID == id })
 	})
 }
 
@@ -225,29 +250,31 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 		if err := m.read(); err != nil {
 			return err
 		}
-		c := m.catalog.Load()
-		shipped := slices.ContainsFunc(c.stores[1:], func(s *containerStore) bool {
-			return slices.ContainsFunc(s.images, func(i *storedImage) bool { return i.ID == id })
-		})
-		err := m.changeImages(ctx, func(s *containerStore) error {
-			if shipped {
-				i, err := s.writable(c, id)
-				if err == nil {
-					i.Names = nil
-				}
-				return err
-			}
-			s.images = slices.DeleteFunc(s.images, func(i *storedImage) bool { return i.ID == id })
-			return nil
-		})
-		if err == nil && !shipped && digestHex.MatchString(id) {
-			err = os.RemoveAll(filepath.Join(m.config.Store, "overlay-images", id))
-		}
-		if err == nil {
-			err = m.removeLayers(ctx)
-		}
-		return errors.Join(err, m.read())
+		return m.remove(ctx, id)
 	})
+}
+
+func (m *Manager) remove(ctx context.Context, id string) error {
+	c := m.catalog.Load()
+	shipped := c.shipped(id)
+	err := m.changeImages(ctx, func(s *containerStore) error {
+		if shipped {
+			i, err := s.writable(c, id)
+			if err == nil {
+				i.Names = nil
+			}
+			return err
+		}
+		s.images = slices.DeleteFunc(s.images, func(i *storedImage) bool { return i.ID == id })
+		return nil
+	})
+	if err == nil && !shipped && digestHex.MatchString(id) {
+		err = os.RemoveAll(filepath.Join(m.config.Store, "overlay-images", id))
+	}
+	if err == nil {
+		err = m.removeLayers(ctx)
+	}
+	return errors.Join(err, m.read())
 }
 
 // removeLayers deletes the layers of the writable store that nothing needs.

@@ -25,6 +25,7 @@ type Manager struct {
 	present atomic.Pointer[map[string]bool] // mounted and prepared images
 
 	turn     chan struct{} // holds a value while something is being changed
+	adding   chan struct{} // holds a value while an image is being added
 	prepared map[string]bool
 	unwanted map[string]time.Time // when to unmount
 	exported bool                 // the export files on disk are applied
@@ -52,6 +53,7 @@ func New(config Config) (*Manager, error) {
 	m := &Manager{
 		config:   config,
 		turn:     make(chan struct{}, 1),
+		adding:   make(chan struct{}, 1),
 		prepared: map[string]bool{},
 		unwanted: map[string]time.Time{},
 		planned:  make(chan struct{}, 1),
@@ -210,6 +212,8 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		delete(present, id)
 		delete(m.unwanted, id)
 		delete(m.prepared, id)
+		m.setPresent(present)
+		m.removeNameless(ctx, id)
 	}
 	m.setPresent(present)
 	m.plan()

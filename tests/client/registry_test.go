@@ -1,14 +1,22 @@
 package client
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/waltos/waltos/services/daemon/blocking/registrytest"
+	"github.com/waltos/waltos/tests/native"
 )
 
 // password is that of alice, at all registries.
@@ -30,6 +38,18 @@ func (p *platform) registries() string {
 	p.hub.Push(p.t, "alicehub/weather:v2", registrytest.Image{Labels: map[string]string{"walt.node.models": "rpi-3-b,rpi-3-b-plus"}})
 	p.own.Push(p.t, "team/robot:latest", registrytest.Image{Labels: map[string]string{"walt.node.models": "rpi-4-b", "walt.server.minversion": "12"}})
 	p.own.Push(p.t, "team/site:latest", registrytest.Image{})
+	// Newer default images: for the one that is here, and for one that is not.
+	layer, err := defaultLayer()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for full, created := range map[string]time.Time{
+		native.DefaultImage: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), "waltplatform/rpi-3-b-default:latest": time.Now(),
+	} {
+		p.hub.Push(p.t, full, registrytest.Image{
+			Labels: map[string]string{"walt.node.models": "pc-x86-64,pc-x86-32"}, Created: created, Layers: []v1.Layer{layer},
+		})
+	}
 	return fmt.Sprintf(`registry "hub" {
   api         = "docker-hub"
   description = "Public registry at hub.docker.com"
@@ -51,6 +71,28 @@ registry "gone" {
   auth        = "none"
 }
 `, p.own.Host, p.own.Port)
+}
+
+// defaultLayer is what the default image of a registry is made of.
+func defaultLayer() (v1.Layer, error) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, dir := range []string{"bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr/local/bin", "boot/pc-x86-64"} {
+		if err := w.WriteHeader(&tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+			return nil, err
+		}
+	}
+	const text = "#!ipxe newer\n"
+	if err := w.WriteHeader(&tar.Header{Name: "boot/pc-x86-64/start.ipxe", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}); err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(w, text); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil })
 }
 
 // giveAccounts gives the client of a user its accounts at the registries.

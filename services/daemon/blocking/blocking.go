@@ -77,6 +77,10 @@ func (s *Service) Handle(ctx context.Context, caller *connector.Peer, method str
 		return with(body, func(request searchRequest) (any, error) { return nil, s.search(ctx, caller, request) })
 	case "describe":
 		return with(body, func(request imageRequest) (any, error) { return s.describe(ctx, request) })
+	case "contents":
+		return with(body, func(request imageRequest) (any, error) { return s.contents(ctx, request) })
+	case "layer":
+		return with(body, func(request layerRequest) (any, error) { return nil, s.layer(ctx, caller, request) })
 	case "announce":
 		return with(body, func(request announceRequest) (any, error) { return nil, s.announce(ctx, request) })
 	}

@@ -3,6 +3,7 @@ package blocking
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/blocking/registry"
@@ -16,6 +17,7 @@ const (
 	describeLimit = time.Minute
 	searchLimit   = 10 * time.Minute
 	announceLimit = 10 * time.Minute
+	layerLimit    = 2 * time.Hour // as long as it does not stand still
 )
 
 type loginRequest struct {
@@ -32,6 +34,12 @@ type searchRequest struct {
 type imageRequest struct {
 	loginRequest
 	Name string
+}
+
+type layerRequest struct {
+	imageRequest
+	Layer registry.Layer
+	To    uint64 // the receiver of each portion
 }
 
 type announceRequest struct {
@@ -68,6 +76,20 @@ func (s *Service) describe(ctx context.Context, r imageRequest) (found registry.
 	return found, err
 }
 
+func (s *Service) contents(ctx context.Context, r imageRequest) (c registry.Contents, err error) {
+	err = s.session(ctx, describeLimit, r.loginRequest, func(ctx context.Context, session *registry.Session) error {
+		c, err = session.Contents(ctx, r.Name)
+		return err
+	})
+	return c, err
+}
+
+func (s *Service) layer(ctx context.Context, caller *connector.Peer, r layerRequest) error {
+	return s.session(ctx, layerLimit, r.loginRequest, func(ctx context.Context, session *registry.Session) error {
+		return session.ReadLayer(ctx, r.Name, r.Layer, func(portion []byte) error { return tell(ctx, caller, r.To, connector.Raw(portion)) })
+	})
+}
+
 func (s *Service) announce(ctx context.Context, r announceRequest) error {
 	return s.session(ctx, announceLimit, r.loginRequest, func(ctx context.Context, session *registry.Session) error {
 		return session.Announce(ctx, r.User)
@@ -98,6 +120,24 @@ func (c *Client) Describe(ctx context.Context, r registry.Registry, a registry.A
 	var found registry.Image
 	err := c.call(ctx, describeLimit, "describe", imageRequest{loginRequest{r, a}, name}, &found)
 	return found, err
+}
+
+// Contents asks what an image of a registry is made of.
+func (c *Client) Contents(ctx context.Context, r registry.Registry, a registry.Account, name string) (registry.Contents, error) {
+	var contents registry.Contents
+	err := c.call(ctx, describeLimit, "contents", imageRequest{loginRequest{r, a}, name}, &contents)
+	return contents, err
+}
+
+// ReadLayer writes a layer of an image, as an uncompressed tar archive. All of it is
+// written if there is no error.
+func (c *Client) ReadLayer(ctx context.Context, r registry.Registry, a registry.Account, name string, layer registry.Layer, to io.Writer) error {
+	number, end := c.told.add(func(portion []byte) error {
+		_, err := to.Write(portion)
+		return err
+	})
+	defer end()
+	return c.call(ctx, layerLimit, "layer", layerRequest{imageRequest{loginRequest{r, a}, name}, layer, number}, nil)
 }
 
 // Announce has a user of the Docker Hub announce his WalT images there.

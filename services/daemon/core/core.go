@@ -86,6 +86,7 @@ type Images interface {
 	ByName(fullName string) (images.Image, bool)
 	Tag(ctx context.Context, id, fullName string) error
 	Untag(ctx context.Context, fullName string) error
+	Add(ctx context.Context, fullName string, source images.Source) error
 	Reconcile(ctx context.Context, devices []images.Device) error
 	Root(id string) string
 	BootDir(id, model string) string
@@ -148,6 +149,7 @@ type Daemon struct {
 	moving             sync.Map // MACs of nodes for moves
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
+	replaced   atomic.Bool     // another image has got the name of one; mounts must look
 
 	machinesAsked   []vnodes.Node // what was last asked of Machines; used by machines only
 	machinesUnknown atomic.Bool   // it is not known whether they are like that

@@ -3,8 +3,6 @@ package core
 import (
 	"errors"
 	"regexp"
-	"slices"
-	"strings"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
@@ -55,15 +53,6 @@ func (c *call) createImageBuildSession() (any, error) {
 		return c.fail(err, nil)
 	}
 	return c.notYet("building images is", nil)
-}
-
-// updateDefaultImages says nothing when there is no default image.
-func (c *call) updateDefaultImages() (any, error) {
-	isDefault := func(i *image) bool { return i.User == registry.FreeOwner && strings.HasSuffix(i.Name, "-default") }
-	if !slices.ContainsFunc(c.images(), isDefault) {
-		return nil, nil
-	}
-	return c.notYet("updating default images is", nil)
 }
 
 // clonableLink is what images can be cloned from: location, user, name and tag.

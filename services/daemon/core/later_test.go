@@ -57,7 +57,6 @@ func TestLaterMethods(t *testing.T) {
 		{"create_image_build_session", []any{"default"}, "None", "err:Sorry 'default' is a reserved keyword.\n"},
 		{"create_image_build_session", []any{"A"}, "None", badName},
 		{"create_image_build_session", []any{"a"}, "None", "err:Sorry, building images is not available on this server yet.\n"},
-		{"update_default_images", nil, "None", "err:Sorry, updating default images is not available on this server yet.\n"},
 		{"publish_image", []any{"hub", "x"}, "(false)", noImage},
 		{"publish_image", []any{"hub", "rpi-b-default"}, "(false)", "err:Sorry, publishing images is not available on this server yet.\n"},
 	})

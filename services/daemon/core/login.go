@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/blocking/registry"
@@ -19,6 +20,9 @@ type Registries interface {
 	Search(ctx context.Context, r registry.Registry, a registry.Account, q registry.Query, found func(registry.Image) error) error
 	// Describe returns the zero Image if there is none of that name.
 	Describe(ctx context.Context, r registry.Registry, a registry.Account, name string) (registry.Image, error)
+	// Contents and ReadLayer give an image, layer by layer: uncompressed archives.
+	Contents(ctx context.Context, r registry.Registry, a registry.Account, name string) (registry.Contents, error)
+	ReadLayer(ctx context.Context, r registry.Registry, a registry.Account, name string, layer registry.Layer, to io.Writer) error
 	// Announce writes which WalT images a user of the Docker Hub has there.
 	Announce(ctx context.Context, r registry.Registry, a registry.Account, user string) error
 }
@@ -41,6 +45,16 @@ func (NoRegistries) Search(context.Context, registry.Registry, registry.Account,
 // Describe is that of Registries.
 func (NoRegistries) Describe(context.Context, registry.Registry, registry.Account, string) (registry.Image, error) {
 	return registry.Image{}, errNoRegistries
+}
+
+// Contents is that of Registries.
+func (NoRegistries) Contents(context.Context, registry.Registry, registry.Account, string) (registry.Contents, error) {
+	return registry.Contents{}, errNoRegistries
+}
+
+// ReadLayer is that of Registries.
+func (NoRegistries) ReadLayer(context.Context, registry.Registry, registry.Account, string, registry.Layer, io.Writer) error {
+	return errNoRegistries
 }
 
 // Announce is that of Registries.
@@ -128,6 +142,27 @@ func (c *call) needAccount(label string) (registry.Account, error) {
 		return account, err
 	}
 	return c.account(label)
+}
+
+// accountsAt asks the client for its accounts at some registries, by label. It is not done
+// if there is none for one of them.
+func (c *call) accountsAt(wanted func(*hcl.Registry) bool) (accounts map[string]registry.Account, done bool, err error) {
+	accounts = map[string]registry.Account{}
+	for _, r := range c.Site.Registries {
+		if !wanted(r) {
+			continue
+		}
+		account, err := c.needAccount(r.Label)
+		if c.Err() != nil {
+			return nil, false, c.Err()
+		}
+		if err != nil {
+			c.loginFailed(r.Label, err)
+			return nil, false, nil
+		}
+		accounts[r.Label] = account
+	}
+	return accounts, true, nil
 }
 
 // promptAccount has the client prompt its user for an account at a registry, unless it

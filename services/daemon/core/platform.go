@@ -165,7 +165,7 @@ func (d *Daemon) reconcile(ctx context.Context) {
 			Persist: registry.ConfBool(device.Conf, "mount.persist", true),
 		})
 	}
-	if slices.Equal(wanted, d.reconciled) {
+	if !d.replaced.Swap(false) && slices.Equal(wanted, d.reconciled) {
 		return
 	}
 	d.reconciled = wanted
@@ -294,6 +294,11 @@ func (NoImages) Reconcile(context.Context, []images.Device) error { return nil }
 func (NoImages) Root(string) string                               { return "" }
 func (NoImages) BootDir(string, string) string                    { return "" }
 func (NoImages) Forget(context.Context, string) error             { return nil }
+
+// Add fails: there is no store.
+func (NoImages) Add(_ context.Context, full string, _ images.Source) error {
+	return fmt.Errorf("cannot store image %s: this server runs without images", full)
+}
 
 // Tag fails: there is no image to name.
 func (NoImages) Tag(_ context.Context, id, _ string) error {

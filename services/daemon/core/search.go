@@ -39,7 +39,7 @@ func (c *call) searchImages() (any, error) {
 		}
 		counting, _ = answer.(bool)
 	}
-	accounts, done, err := c.searchAccounts()
+	accounts, done, err := c.accountsAt(needsAccount)
 	if !done {
 		return false, err
 	}
@@ -54,27 +54,6 @@ func (c *call) searchImages() (any, error) {
 	}
 	c.out(text.List(searchTitles, rows) + "\n")
 	return true, nil
-}
-
-// searchAccounts asks the client for its accounts at the registries that need one, by
-// label. It is not done if there is none for one of them.
-func (c *call) searchAccounts() (accounts map[string]remote.Account, done bool, err error) {
-	accounts = map[string]remote.Account{}
-	for _, r := range c.Site.Registries {
-		if !needsAccount(r) {
-			continue
-		}
-		account, err := c.needAccount(r.Label)
-		if c.Err() != nil {
-			return nil, false, c.Err()
-		}
-		if err != nil {
-			c.loginFailed(r.Label, err)
-			return nil, false, nil
-		}
-		accounts[r.Label] = account
-	}
-	return accounts, true, nil
 }
 
 // search is a search that goes on.

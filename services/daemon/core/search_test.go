@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/waltos/waltos/hcl"
 	remote "github.com/waltos/waltos/services/daemon/blocking/registry"
@@ -21,6 +23,7 @@ type shops struct {
 	mu      sync.Mutex
 	images  map[string][]remote.Image
 	did     []string
+	broken  string        // the label of a registry that gives no image
 	entered chan struct{} // if not nil: searches tell that they have begun, and last as long as their caller
 }
 
@@ -92,6 +95,22 @@ func (s *shops) Announce(_ context.Context, r remote.Registry, a remote.Account,
 	return nil
 }
 
+func (s *shops) Contents(_ context.Context, r remote.Registry, a remote.Account, name string) (remote.Contents, error) {
+	s.do("contents %s %s %s", r.Label, name, a.Username)
+	if s.broken == r.Label {
+		return remote.Contents{}, errDown
+	}
+	return remote.Contents{Layers: []remote.Layer{{Digest: r.Label, Size: 1}}}, nil
+}
+
+func (s *shops) ReadLayer(_ context.Context, r remote.Registry, _ remote.Account, _ string, layer remote.Layer, to io.Writer) error {
+	if layer.Digest != r.Label {
+		return errors.New("no such layer")
+	}
+	_, err := io.WriteString(to, strings.Repeat("d", 64))
+	return err
+}
+
 // person is the user of a client, who has accounts, or types them when he is prompted.
 type person struct {
 	t        *testing.T
@@ -103,6 +122,8 @@ type person struct {
 
 func (p *person) answer(path string, args []any) any {
 	switch path {
+	case "has_hook":
+		return false
 	case "stdout.isatty":
 		return p.tty
 	case "get_registry_username":
@@ -288,4 +309,45 @@ func TestUpdateHubMetadata(t *testing.T) {
 	p.expectCall(t, u, "false", "err:Failed to communicate with hub registry. Aborted.\n", "update_hub_metadata", false)
 	p, u, _ = market(t, []string{"open"}, s)
 	p.expectCall(t, u, "false", "err:Failed to communicate with hub registry. Aborted.\n", "update_hub_metadata", true)
+}
+
+func TestUpdateDefaultImages(t *testing.T) {
+	const pc, rpi = "waltplatform/pc-x86-64-default:latest", "waltplatform/rpi-b-default:latest"
+	at := func(name string, year int) remote.Image {
+		i := ofModel(name, "pc-x86-64")
+		i.Created = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+		return i
+	}
+	s := &shops{images: map[string][]remote.Image{"hub": {at(pc, 2030), at(rpi, 2000)}, "own": {at(pc, 2031)}}}
+	p, u, who := market(t, []string{"hub", "own", "down"}, s)
+	p.populate(t)
+	who.types = map[string]string{"own": "secret", "down": "secret"}
+	const begin = "out:Checking remote registries...\nerr:Ignoring down registry because of a communication failure.\n"
+
+	// The newest cannot be had, the next can; the node that boots it is rebooted.
+	s.broken = "own"
+	p.expectCall(t, u, "None", begin+"out:Updating "+pc+" using a newer version from own...\n"+
+		"out:Updating "+pc+" using a newer version from hub...\n"+
+		"out:Trying to reboot node pc using this image...\n"+
+		"err:Node pc: failed soft-reboot (no such node) and poe-reboot (unknown lldp network position)\n", "update_default_images")
+	expectList(t, "prompts", who.prompted, "own", "down")
+	if i, _ := p.shelf.ByName(pc); i.ID != strings.Repeat("d", 64) {
+		t.Errorf("the image is %+v", i)
+	}
+	if !p.store.images[pc] {
+		t.Error("the database does not know the image")
+	}
+
+	// Nobody can give it.
+	s.images["hub"] = nil
+	p.expectCall(t, u, "None", begin+"out:Updating "+pc+" using a newer version from own...\n"+
+		"err:Failed to download "+pc+" from registry 'own'.\n", "update_default_images")
+
+	// Nothing is newer.
+	s.images["own"] = []remote.Image{at(pc, 2020), {}}
+	p.expectCall(t, u, "None", begin+"out:No updates available.\n", "update_default_images")
+
+	// No account.
+	who.accounts, who.types = map[string]string{}, nil
+	p.expectCall(t, u, "None", "out:Sorry, own registry login FAILED.\n", "update_default_images")
 }

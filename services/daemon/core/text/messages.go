@@ -109,6 +109,11 @@ func RegistryFailure(label string) error {
 	return Refuse("Failed to communicate with %s registry. Aborted.\n", label)
 }
 
+// DownloadFailure is R4; registries are their labels in quotes.
+func DownloadFailure(image string, registries []string) string {
+	return About("Failed to download "+image+" from %s.", registries, Noun{"no registries", "registry", "registries"}, "or")
+}
+
 // NoSuchCheckpoint is L3.
 func NoSuchCheckpoint(name string) error {
 	return Refuse("Failed: no checkpoint with this name '%s'.\n", name)
