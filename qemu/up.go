@@ -67,6 +67,7 @@ the network. The lab then runs in the background until "qemu stop".`,
 	f := c.Flags()
 	f.StringVar(&address, "address", "127.0.0.1", "loopback address for the ports of the appliance; several labs use several")
 	f.BoolVar(&o.Direct, "direct", false, "boot the kernel directly instead of the disk by UEFI")
+	f.BoolVar(&o.SecureBoot, "secure-boot", false, "let the firmware refuse what the keys of the image have not signed")
 	f.StringVar(&accelerator, "accelerator", "", "kvm or tcg (default: kvm if it works)")
 	f.IntVar(&o.Nodes, "nodes", 1, "number of nodes with a BIOS")
 	f.IntVar(&o.UEFINodes, "uefi-nodes", 0, "number of nodes with a UEFI")

@@ -59,7 +59,7 @@ type Release struct {
 }
 
 func (r Release) String() string {
-	return fmt.Sprintf("%s %s (%s) of %s", r.Name, r.Version, r.Architecture, r.Time.UTC().Format("2006-01-02 15:04"))
+	return fmt.Sprintf("%s %s (%s) of %s", r.Name, r.Version, r.Architecture, r.Time.UTC().Format("2006-01-02 15:04:05"))
 }
 
 // Older tells whether a release is older than another one.

@@ -190,7 +190,7 @@ func (b *Reader) copyRoot(w io.Writer) error {
 	}
 	h := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(w, h), b.archive); err != nil {
-		return fmt.Errorf("cannot copy its root: %w", err)
+		return fmt.Errorf("its root is damaged or cut off, or cannot be written: %w", err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != b.Root.SHA256 {
 		return errors.New("its root is not what was signed")

@@ -57,6 +57,8 @@ type Spec struct {
 	// Retry is how long a BIOS that found nothing to boot waits before it looks again;
 	// 0: it stops.
 	Retry time.Duration
+	// Strings are shown by the tables of the firmware (SMBIOS 3.7 §7.12, OEM strings).
+	Strings []string
 	// State, if not empty, names a snapshot of the disks to continue from.
 	State string
 }
@@ -65,6 +67,9 @@ type Spec struct {
 type Firmware struct {
 	Code      string // raw file
 	Variables string // qcow2 file, written to
+	// Secure keeps the variables from being written by others than the code itself (by
+	// system management mode): a code with Secure Boot demands it.
+	Secure bool
 }
 
 // Kernel is a Linux kernel and what it gets.
@@ -126,6 +131,10 @@ func (s *Spec) arguments() []string {
 	if s.Serial {
 		board += ",graphics=off"
 	}
+	if s.Firmware != nil && s.Firmware.Secure {
+		board += ",smm=on"
+		add("-global", "driver=cfi.pflash01,property=secure,value=on")
+	}
 	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
 		"-machine", board, "-cpu", s.Accelerator.Processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
 		"-accel", s.Accelerator.Option(), "-rtc", "base=utc",
@@ -143,6 +152,9 @@ func (s *Spec) arguments() []string {
 	}
 	for _, f := range s.Files {
 		add("-fw_cfg", "name="+escape(f.Name)+",file="+escape(f.File))
+	}
+	for _, text := range s.Strings {
+		add("-smbios", "type=11,value="+escape(text))
 	}
 	order := 1
 	for i, d := range s.Disks {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/image/qcow2"
+	"github.com/waltos/waltos/image/sign"
+	"github.com/waltos/waltos/qemu/firmware"
 	"github.com/waltos/waltos/qemu/machine"
 )
 
@@ -60,6 +62,10 @@ func (l *Lab) newAppliance() (*Host, error) {
 		h.spec.Kernel = &machine.Kernel{Image: o.Image.Kernel, Initrd: o.Image.Initrd, Command: o.Image.Command}
 		return h, nil
 	}
+	if o.SecureBoot {
+		h.spec.Firmware, err = o.Tools.SecureBoot(o.Folder, o.Image.Trust)
+		return h, err
+	}
 	h.spec.Firmware, err = o.firmware(applianceName)
 	return h, err
 }
@@ -71,6 +77,27 @@ func (o *Options) firmware(host string) (*machine.Firmware, error) {
 		return nil, err
 	}
 	return &machine.Firmware{Code: o.Tools.Firmware, Variables: variables}, nil
+}
+
+// SecureBoot gives a machine a UEFI with Secure Boot that trusts some keys; its variables are
+// kept in a folder.
+func (t *Tools) SecureBoot(folder string, trust []sign.Variable) (*machine.Firmware, error) {
+	store, err := os.ReadFile(t.Variables)
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare Secure Boot: %w", err)
+	}
+	if store, err = firmware.Enrol(store, trust); err != nil {
+		return nil, fmt.Errorf("cannot prepare Secure Boot: %w", err)
+	}
+	raw := filepath.Join(folder, "secure.variables.fd")
+	if err := os.WriteFile(raw, store, 0o644); err != nil {
+		return nil, fmt.Errorf("cannot prepare Secure Boot: %w", err)
+	}
+	variables := filepath.Join(folder, "secure.variables.qcow2")
+	if err := overlay(variables, raw, 0); err != nil {
+		return nil, fmt.Errorf("cannot prepare Secure Boot: %w", err)
+	}
+	return &machine.Firmware{Code: t.Secure, Variables: variables, Secure: true}, nil
 }
 
 // overlay makes a qcow2 file whose content is that of a raw file, with room to grow.
@@ -129,6 +156,9 @@ func (l *Lab) awaitAppliance(ctx context.Context, boot func(context.Context) err
 func (l *Lab) bootWay() string {
 	if l.options.Direct {
 		return "direct kernel"
+	}
+	if l.options.SecureBoot {
+		return "UEFI disk, Secure Boot"
 	}
 	return "UEFI disk"
 }

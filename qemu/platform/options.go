@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/image/sign"
 	"github.com/waltos/waltos/qemu/client"
 	"github.com/waltos/waltos/qemu/machine"
 )
@@ -28,6 +29,7 @@ type Options struct {
 
 	// Direct boots the kernel without firmware and boot loader, some seconds faster.
 	Direct      bool
+	SecureBoot  bool                // with a firmware that refuses what Image.Trust has not signed
 	Accelerator machine.Accelerator // empty: what works
 
 	Nodes      int   // BIOS nodes, booted by the iPXE of their card
@@ -57,7 +59,8 @@ type Image struct {
 	Disk    string // raw GPT disk
 	Kernel  string // of the same, for a direct boot
 	Initrd  string
-	Command string // kernel command line, slot and root hash included
+	Command string          // kernel command line, slot and root hash included
+	Trust   []sign.Variable // makes a firmware trust it, for Secure Boot
 }
 
 // Tools are the foreign files of a lab, from the lock.
@@ -66,6 +69,7 @@ type Tools struct {
 	Firmware  string // OVMF_CODE_4M.fd
 	Variables string // OVMF_VARS_4M.fd
 	ROM       string // pxe-virtio.rom
+	Secure    string // firmware with Secure Boot: OVMF_CODE_4M.secboot.fd
 }
 
 // Defaults of Options.
@@ -103,6 +107,9 @@ func (o *Options) complete() error {
 	}
 	if o.Nodes < 0 || o.UEFINodes < 0 || o.Nodes+o.UEFINodes > maxNodes {
 		return fmt.Errorf("a lab has 0 to %d nodes", maxNodes)
+	}
+	if o.Direct && o.SecureBoot {
+		return errors.New("a kernel that is booted directly is verified by no firmware: Direct and SecureBoot exclude each other")
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}

@@ -81,7 +81,7 @@ func Get(ctx context.Context, o Options) (*Supplies, error) {
 	if s.Build, err = compose.Build(ctx, compose.Options{Source: o.Source, Output: o.Output, Inputs: in, Progress: o.Progress}); err != nil {
 		return nil, err
 	}
-	s.Image = platform.Image{Disk: s.Build.Disk, Kernel: s.Build.Kernel, Initrd: s.Build.Initrd, Command: s.Build.Command}
+	s.Image = platform.Image{Disk: s.Build.Disk, Kernel: s.Build.Kernel, Initrd: s.Build.Initrd, Command: s.Build.Command, Trust: s.Build.Trust}
 	s.Released = in.Lock.Released()
 	return s, nil
 }
@@ -101,8 +101,9 @@ func (s *Supplies) tools(ctx context.Context, in *inputs.Inputs) error {
 		Firmware:  box.Path("usr/share/OVMF/OVMF_CODE_4M.fd"),
 		Variables: box.Path("usr/share/OVMF/OVMF_VARS_4M.fd"),
 		ROM:       box.Path("usr/share/qemu/pxe-virtio.rom"),
+		Secure:    box.Path("usr/share/OVMF/OVMF_CODE_4M.secboot.fd"),
 	}
-	for _, file := range []string{s.Tools.Firmware, s.Tools.Variables, s.Tools.ROM} {
+	for _, file := range []string{s.Tools.Firmware, s.Tools.Variables, s.Tools.ROM, s.Tools.Secure} {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("cannot prepare the tools of the lab: %w", err)
 		}

@@ -3,7 +3,10 @@
 // partition, and becomes the init of that root.
 //
 // Parameters: walt.root=PARTITION-NAME, walt.verity=ROOT,SALT,BLOCKS,HASHSTART (see package
-// verity), panic=SECONDS. There is no way to boot an unverified root.
+// verity), panic=SECONDS. There is no way to boot an unverified root. With Secure Boot the
+// command line is that of the signed UKI: systemd-stub then drops what a boot loader
+// passes. Yet it appends what the firmware's tables (SMBIOS) ask for, so of the
+// parameters that say what to trust the first one counts.
 package boot
 
 import (
@@ -43,6 +46,7 @@ func Steps() []Step {
 		{"mount kernel file systems", "the kernel lacks a basic file system; use the kernel of the release", (*state).mountKernel},
 		{"read kernel command line", "boot with the command line of the release", (*state).readCommandLine},
 		{"load drivers", "the initramfs is damaged; write the disk image again", (*state).loadDrivers},
+		{"read firmware settings", "update the firmware of the machine", (*state).readFirmware},
 		{"find root partition", "check that the disk is attached and holds the WalT image", (*state).findRoot},
 		{"open verified root", "the system is not the one this kernel was built for, or damaged; write the disk image again, or boot the other slot", (*state).openRoot},
 		{"mount root", "the system is damaged; write the disk image again, or boot the other slot", (*state).mountRoot},
@@ -129,6 +133,22 @@ func panicSeconds() int {
 	return seconds
 }
 
+// sealed returns the value of a kernel parameter that says what to trust.
+func (s *state) sealed(name string) (value string, ok bool) {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", false
+	}
+	all := values(string(text), name)
+	if len(all) == 0 {
+		return "", false
+	}
+	for _, other := range all[1:] {
+		s.console.Alarm("the command line says %s= again: %s; ignored, the first one counts", name, other)
+	}
+	return all[0], true
+}
+
 // Parameter returns the value of a kernel parameter; the last one counts.
 func Parameter(name string) (value string, ok bool) {
 	text, err := os.ReadFile("/proc/cmdline")
@@ -139,10 +159,19 @@ func Parameter(name string) (value string, ok bool) {
 }
 
 func parameter(line, name string) (value string, ok bool) {
+	all := values(line, name)
+	if len(all) == 0 {
+		return "", false
+	}
+	return all[len(all)-1], true
+}
+
+// values returns all values of a parameter of a kernel command line.
+func values(line, name string) (all []string) {
 	for field := range strings.FieldsSeq(line) {
 		if v, found := strings.CutPrefix(field, name+"="); found {
-			value, ok = strings.Trim(v, `"`), true
+			all = append(all, strings.Trim(v, `"`))
 		}
 	}
-	return value, ok
+	return all
 }

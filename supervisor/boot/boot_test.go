@@ -1,6 +1,11 @@
 package boot
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
 
 func TestParameter(t *testing.T) {
 	const line = "console=tty0 quiet panic=10 walt.root=root-a panic=5 name=\"q\"\n"
@@ -9,8 +14,32 @@ func TestParameter(t *testing.T) {
 			t.Errorf("%s is %q, %v", name, got, ok)
 		}
 	}
+	if all := values("walt.verity=signed x walt.verity=added walt.verity", "walt.verity"); !slices.Equal(all, []string{"signed", "added"}) {
+		t.Errorf("values %q", all)
+	}
 	if _, ok := parameter(line, "quiet"); ok {
 		t.Error("a flag has a value")
+	}
+}
+
+func TestSecureBoot(t *testing.T) {
+	dir := t.TempDir()
+	for content, want := range map[string]bool{"\x06\x00\x00\x00\x01": true, "\x06\x00\x00\x00\x00": false} {
+		if err := os.WriteFile(filepath.Join(dir, secureBoot), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if on, err := readSecureBoot(dir); err != nil || on != want {
+			t.Errorf("%q is %v, %v", content, on, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, secureBoot), []byte("\x01"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readSecureBoot(dir); err == nil {
+		t.Error("a variable of one byte was read")
+	}
+	if on, err := readSecureBoot(t.TempDir()); err != nil || on {
+		t.Errorf("without the variable: %v, %v", on, err)
 	}
 }
 

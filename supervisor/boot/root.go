@@ -29,12 +29,12 @@ const retryTime = time.Second
 var drivers = []string{"dm-mod", "dm-verity", "erofs", "ext4", "overlay", "crypto-sha256", "crypto-crc32c"}
 
 func (s *state) readCommandLine() error {
-	name, ok := Parameter("walt.root")
+	name, ok := s.sealed("walt.root")
 	if !ok || name == "" {
 		return errors.New("walt.root= is missing")
 	}
 	s.name = name
-	text, ok := Parameter("walt.verity")
+	text, ok := s.sealed("walt.verity")
 	if !ok {
 		return errors.New("walt.verity= is missing; an unverified root is not booted")
 	}
