@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -40,7 +42,7 @@ func command() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&s.cache, "cache", "", "folder of downloads (default $WALT_CACHE, or waltos in the user's cache folder)")
 	root.PersistentFlags().StringVar(&s.mirror, "mirror", "", "URL or folder of a Debian mirror (default $WALT_MIRROR, or the host's apt sources, or the public one)")
-	root.AddCommand(s.build(), s.lock(), s.keys())
+	root.AddCommand(s.build(), s.verify(), s.diff(), s.lock(), s.keys())
 	return root
 }
 
@@ -61,6 +63,66 @@ func (s *settings) build() *cobra.Command {
 	}
 	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
 	return c
+}
+
+func (s *settings) verify() *cobra.Command {
+	o, asJSON := compose.Options{}, false
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Build once more, elsewhere and otherwise, and compare every byte of the outputs",
+		Long: "Build the outputs unless they are there, then once more from a copy of the sources in another folder, with\n" +
+			"another umask, time, time zone, locale, number of processors and order of files. Each difference is named by\n" +
+			"output, partition, file and byte; the exit status is then 1.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.Cache, o.Mirror, o.Progress = s.cache, s.mirror, fetch.NewProgress(c.ErrOrStderr())
+			v, err := compose.Verify(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writeJSON(c.OutOrStdout(), v.Differences)
+			} else {
+				err = v.Report(c.OutOrStdout())
+			}
+			if n := len(v.Differences); err == nil && n > 0 {
+				err = fmt.Errorf("the second build differs in %d places", n)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the differences as JSON")
+	return c
+}
+
+func (s *settings) diff() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "diff OLD NEW",
+		Short: "Tell what differs between two builds: packages, units, kernel options, sizes, files",
+		Long:  "OLD and NEW are folders of outputs, as `image build -o` makes them.",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			o := compose.Options{Cache: s.cache, Mirror: s.mirror, Progress: fetch.NewProgress(c.ErrOrStderr())}
+			d, err := compose.DiffBuilds(c.Context(), o, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), d)
+			}
+			return d.Report(c.OutOrStdout())
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
+	return c
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 func (s *settings) lock() *cobra.Command {

@@ -258,11 +258,18 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 	return b.write(ctx, root, kernel, initrd)
 }
 
-func (b *builder) result() (*Result, error) {
-	in := func(name string) string { return filepath.Join(b.Output, name) }
-	trust, err := b.Keys.Variables(b.time)
+func (b *builder) result() (result *Result, err error) {
+	result = b.manifest.result(b.Output)
+	result.Reused = b.reused
+	result.Trust, err = b.Keys.Variables(b.time)
+	return result, err
+}
+
+// result names the outputs of a folder.
+func (m *Manifest) result(dir string) *Result {
+	in := func(name string) string { return filepath.Join(dir, name) }
 	return &Result{
-		Dir: b.Output, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName), Bundle: in(bundleName),
-		Command: b.manifest.Command, Manifest: b.manifest, Trust: trust, Reused: b.reused,
-	}, err
+		Dir: dir, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName), Bundle: in(bundleName),
+		Command: m.Command, Manifest: m,
+	}
 }

@@ -6,14 +6,16 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/waltos/waltos/image/bundle"
+	"github.com/waltos/waltos/image/compare"
+	"github.com/waltos/waltos/image/erofs"
 	"github.com/waltos/waltos/image/fetch"
 	"github.com/waltos/waltos/image/gpt"
 	"github.com/waltos/waltos/image/inputs"
@@ -192,73 +194,121 @@ func TestNothingToDo(t *testing.T) {
 }
 
 // The outputs depend neither on the folder nor on time zone, locale, umask,
-// processors and modes of the checkout.
+// processors, and modes, times and order of the checkout; see Verify.
 func TestReproducible(t *testing.T) {
-	first, in := built(t)
-	source, err := FindSource(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere := filepath.Join(t.TempDir(), "another place")
-	copySource(t, source, elsewhere)
-	out := filepath.Join(t.TempDir(), "out")
-	builder := filepath.Join(t.TempDir(), "image")
-	compile := exec.Command("go", "build", "-o", builder, "./image")
-	compile.Dir = elsewhere
-	if text, err := compile.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, text)
-	}
-	arguments := `umask 077; exec "$0" build -o "$1"`
+	_, in := built(t)
 	if !in.Lock.Released() {
-		t.Skip("the lock has been overridden; image build refuses that")
+		t.Skip("the lock has been overridden; verify refuses that")
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", arguments, builder, out)
-	cmd.Dir = filepath.Join(elsewhere, "services")
-	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "SOURCE_DATE_EPOCH=12345", "GOAMD64=v3", "GOFLAGS=-trimpath=false")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("image build: %v\n%s", err, text)
-	}
-	second, err := readManifest(filepath.Join(out, manifestName))
+	v, err := Verify(t.Context(), Options{Inputs: in, Progress: fetch.NewProgress(t.Output())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range first.Manifest.Outputs {
-		if got := second.Outputs[name]; got != want {
-			t.Errorf("%s is %v, elsewhere %v", name, want, got)
-		}
+	for _, d := range v.Differences {
+		t.Error(d)
+	}
+	var out bytes.Buffer
+	if err := v.Report(&out); err != nil || strings.Count(out.String(), "identical") != len(v.First.Manifest.Outputs) {
+		t.Errorf("report: %v\n%s", err, out.String())
 	}
 }
 
-// copySource copies what go and the builder read, with other modes.
-func copySource(t *testing.T, from, to string) {
-	t.Helper()
-	err := filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+// A changed byte is named by output, partition, file and byte.
+func TestChangedByteIsNamed(t *testing.T) {
+	first, in := built(t)
+	disk, err := os.Open(first.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	table, err := gpt.Read(disk, first.Manifest.Outputs[diskName].Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, esp := table.Find("esp")
+	_, root := table.Find("root-a")
+	_, spare := table.Find("root-b")
+	system := first.Manifest.Sizes["root"]
+	var inode int64
+	err = erofs.List(io.NewSectionReader(disk, root.Offset(), system), func(e erofs.Entry) error {
+		if e.Path == "/usr/bin/bash" {
+			inode = e.Offset
 		}
-		below, err := filepath.Rel(from, name)
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if base := entry.Name(); below != "." && strings.HasPrefix(base, ".") {
-				return fs.SkipDir
-			}
-			return os.MkdirAll(filepath.Join(to, below), 0o700)
-		}
-		info, err := entry.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			return err
-		}
-		content, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, below), content, info.Mode().Perm()&0o700)
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	box, err := in.Toolbox(t.Context(), tools)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &compare.Comparer{Command: box.Command, Scratch: t.TempDir()}
+	changed := filepath.Join(t.TempDir(), diskName)
+	if out, err := exec.Command("cp", "--sparse=always", first.Disk, changed).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
+	}
+	for _, test := range []struct {
+		name string
+		at   int64
+		want string // in one of the differences
+	}{
+		{"partition table", 40, "walt.img: outside of partitions: byte 40 (0x28) is"},
+		{"ESP", esp.Offset() + 100<<20, "walt.img: partition esp: byte 104857600"},
+		{"UKI", esp.Offset() + find(t, disk, esp, []byte("walt.slot=a")), "walt.img: partition esp: /EFI/BOOT/BOOTX64.EFI: section .cmdline"},
+		{"file", root.Offset() + system/2, "walt.img: partition root-a: /usr/"},
+		{"mode of a file", root.Offset() + inode + 4, "walt.img: partition root-a: /usr/bin/bash: -rwxr-xr-x 0:0, in the second -rwxr-x"},
+		{"behind the superblock", root.Offset() + 1157, "walt.img: partition root-a: byte 1157 (0x485) is"},
+		{"hash tree", root.Offset() + system + 5000, "walt.img: partition root-a: hash tree: byte 5000 (0x1388) is"},
+		{"spare slot", spare.Offset() + 3, "walt.img: partition root-b: byte 3 (0x3) is"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			flip(t, changed, test.at)
+			defer flip(t, changed, test.at)
+			found, err := c.Files(t.Context(), diskName, first.Disk, changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range found {
+				t.Log(d)
+			}
+			if !slices.ContainsFunc(found, func(d compare.Difference) bool { return strings.HasPrefix(d.String(), test.want) }) {
+				t.Errorf("nothing begins with %q", test.want)
+			}
+		})
+	}
+}
+
+// flip changes one bit of a file.
+func flip(t *testing.T, name string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x10
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// find returns where bytes are in a partition.
+func find(t *testing.T, disk *os.File, p *gpt.Partition, want []byte) int64 {
+	t.Helper()
+	content := make([]byte, p.Size())
+	if _, err := disk.ReadAt(content, p.Offset()); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(content, want)
+	if at < 0 {
+		t.Fatalf("%q is not there", want)
+	}
+	return int64(at)
 }
 
 func hashOf(t *testing.T, name string) string {
