@@ -40,6 +40,7 @@ type Machine interface {
 // Server answers requests.
 type Server struct {
 	Machine Machine
+	Planner Planner
 	Journal *journal.Journal
 	History *History
 }
@@ -59,6 +60,8 @@ func Endpoints() []Endpoint {
 		{"GET", "/v1/status", false, "Status", "the machine and all its units", (*Server).status},
 		{"GET", "/v1/units/{unit}", false, "Detail", "one unit: processes, resources, dependencies, events; its last lines for root", (*Server).unit},
 		{"POST", "/v1/units/{unit}/{order}", true, "stream of Step", "order is start, stop, restart or reload; with ?wait=no the result is not waited for", (*Server).change},
+		{"GET", "/v1/plan", true, "Plan", "what the unit files would change, if they were read now", (*Server).plan},
+		{"POST", "/v1/plan/{id}", true, "stream of Step", "apply that plan, if it is still the same; the last step has no unit", (*Server).applyPlan},
 		{"GET", "/v1/graph", false, "array of Node", "what depends on what", (*Server).graph},
 		{"GET", "/v1/boot", false, "Boot", "where the time of the boot went", (*Server).boot},
 		{"GET", "/v1/events", false, "stream of Event", "changes of units that are remembered; with ?follow=yes those to come, with ?unit=NAME of one unit", (*Server).events},
@@ -215,32 +218,8 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := newLines(w)
 	if r.URL.Query().Get("wait") != "no" {
-		related := related(s.Machine.Graph(), name)
-		for waiting := true; waiting; {
-			select {
-			case <-done:
-				waiting = false
-			default:
-			}
-			events, more := s.History.After(seen)
-			for _, e := range events {
-				seen = e.Number
-				if related[e.Unit] && !out.send(Step{Event: &e}) {
-					return nil
-				}
-			}
-			if !out.flush() {
-				return nil
-			}
-			if !waiting {
-				break
-			}
-			select {
-			case <-done:
-			case <-more:
-			case <-r.Context().Done():
-				return nil
-			}
+		if !s.progress(out, r, seen, related(s.Machine.Graph(), name), done) {
+			return nil
 		}
 	}
 	d, err := s.Machine.Unit(name)
@@ -250,6 +229,38 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 	}
 	out.send(Step{Unit: &d.Unit})
 	return nil
+}
+
+// progress sends the events of units after the one with that number until done is closed. It
+// returns false when the client is gone.
+func (s *Server) progress(out *lines, r *http.Request, seen uint64, units map[string]bool, done <-chan struct{}) bool {
+	for {
+		waiting := true
+		select {
+		case <-done:
+			waiting = false
+		default:
+		}
+		events, more := s.History.After(seen)
+		for _, e := range events {
+			seen = e.Number
+			if units[e.Unit] && !out.send(Step{Event: &e}) {
+				return false
+			}
+		}
+		if !out.flush() {
+			return false
+		}
+		if !waiting {
+			return true
+		}
+		select {
+		case <-done:
+		case <-more:
+		case <-r.Context().Done():
+			return false
+		}
+	}
 }
 
 // related are the units that an order to one of them may move: those it depends on, and

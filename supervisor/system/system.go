@@ -18,7 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/console"
@@ -36,7 +35,6 @@ import (
 // Paths of the appliance.
 const (
 	program      = "/usr/lib/walt/supervisor"
-	unitFolder   = "/usr/lib/walt/units"
 	identityFile = "/usr/lib/walt/appliance.json"
 	journalDir   = "/var/log/walt/journal"
 )
@@ -174,7 +172,7 @@ func (s *system) openJournal() error {
 
 func (s *system) startUnits() {
 	end := s.report.Begin("read units")
-	units, err := hcl.LoadUnits(unitFolder)
+	units, err := s.loadUnits()
 	end()
 	if err != nil {
 		s.console.Alarm("no unit is started: %v", err)
@@ -194,7 +192,7 @@ func (s *system) startUnits() {
 	if listener, err = control.Listen(control.Path); err != nil {
 		s.console.Say("waltctl will not work: %v", err)
 	} else {
-		server := &control.Server{Machine: s, Journal: s.journal, History: s.history}
+		server := &control.Server{Machine: s, Planner: planner{s.manager, []string{unitFolder, ownFolder}}, Journal: s.journal, History: s.history}
 		go func() { _ = server.Serve(listener) }()
 	}
 	s.console.Say("starting %d units", len(units))

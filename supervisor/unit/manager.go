@@ -329,7 +329,7 @@ type Snapshot struct {
 	Type        string
 	State       State
 	Wanted      bool
-	Settled     bool // has had a result, good or bad
+	Settled     bool // has had a result, good or bad, and stays with it
 	Active      bool // something of it is there
 	Since       time.Time
 	PID         int
@@ -363,7 +363,7 @@ func (m *Manager) snapshot() []Snapshot {
 		}
 		list = append(list, Snapshot{
 			Name: name, Next: due, Description: u.unit.Description, Type: u.unit.Type, State: u.state, Wanted: u.wanted,
-			Settled: u.settled(), Active: u.active(), Since: u.since, PID: u.pid, Restarts: u.restarts,
+			Settled: u.settled() && u.leaving == "", Active: u.active(), Since: u.since, PID: u.pid, Restarts: u.restarts,
 			Consecutive: u.consecutive, Reason: u.reason, Status: u.status, Began: u.began, Ready: u.ready,
 			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After, Binds: u.unit.Binds,
 		})

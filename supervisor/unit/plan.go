@@ -1,6 +1,9 @@
 package unit
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,6 +38,16 @@ type Plan struct {
 
 	units   map[string]*hcl.Unit
 	edition int
+}
+
+// ID stands for the plan: one that does the same from the same state has the same.
+func (p *Plan) ID() string {
+	text, err := json.Marshal(p.Steps)
+	if err != nil {
+		panic("internal error: a plan cannot be written: " + err.Error())
+	}
+	sum := sha256.Sum256(fmt.Appendf(text, "%d", p.edition))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Empty tells whether the plan changes nothing.

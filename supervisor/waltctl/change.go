@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,7 @@ func (t *Tool) change(ctx context.Context, order, name string, wait bool) error 
 		}
 		return nil
 	}
-	good := u.State == unit.Running || u.State == unit.Done
+	good := slices.Contains([]unit.State{unit.Scheduled, unit.Listening, unit.Running, unit.Done}, u.State)
 	if order == "stop" {
 		good = u.State == unit.Stopped
 	}

@@ -104,6 +104,8 @@ func (t *Tool) Command() *cobra.Command {
 		t.changeCommand("start", "Start units and those they need or want"),
 		t.changeCommand("stop", "Stop units, and first those that need them"),
 		t.changeCommand("restart", "Restart units; their sockets and stored connections stay open"),
+		t.changeCommand("reload", "Make units read their own configuration again, without a restart"),
+		t.planCommand(), t.applyCommand(), unitsHelp(),
 		t.shutdownCommand("poweroff", "Stop all units and switch off"),
 		t.shutdownCommand("reboot", "Stop all units and reboot"),
 		t.apiCommand(), completionCommand(),

@@ -112,7 +112,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &control.Server{Machine: d.machine, Journal: d.journal, History: d.machine.history}
+	server := &control.Server{Machine: d.machine, Planner: d.machine, Journal: d.journal, History: d.machine.history}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	t.Cleanup(func() {
