@@ -187,7 +187,7 @@ tool "python" {
 # The walt client; what it shares with the server is given to clients of another
 # version, which update themselves. The documentation comes with them.
 wheels "client" {
-  requirements = ["walt-client==10.0"]
+  requirements = ["walt-client==10.0", "plumbum<2"]
   shipped      = ["walt-client", "walt-common", "walt-doc"]
 }
 

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -103,12 +104,33 @@ func TestCommands(t *testing.T) {
 			all = readRows(t, p)
 		}
 		p.terminals(t, all)
+		p.completionScripts(t)
 		played++
 	})
 	if all == nil {
 		t.Skip("nothing was selected")
 	}
 	t.Run("checklist", func(t *testing.T) { all.print(t, played == len(files)+1) })
+}
+
+// completionScripts has the shells themselves read what users have them load.
+func (p *platform) completionScripts(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh"} {
+		path, err := exec.LookPath(shell)
+		if err != nil {
+			t.Logf("not tried, as this machine has no %s: whether it accepts its completion script", shell)
+			continue
+		}
+		script, err := p.run(t, "alice", "", "walt", "advanced", "dump-"+shell+"-autocomplete")
+		if err != nil || script.code != 0 {
+			t.Fatalf("%+v, %v", script, err)
+		}
+		check := exec.CommandContext(t.Context(), path, "-n")
+		check.Stdin = strings.NewReader(script.out)
+		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s refuses its completion script: %v\n%s", shell, err, out)
+		}
+	}
 }
 
 // play goes through one session.
