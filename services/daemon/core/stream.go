@@ -72,7 +72,14 @@ func (d *Daemon) ServeStreams(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	held := quota.New(maxStreams, maxStreamsEach)
-	for {
+	// Connections that come and go by the thousand would queue for the lock of one context.
+	contexts := make([]context.Context, 64)
+	for i := range contexts {
+		within, cancel := context.WithCancel(ctx)
+		defer cancel()
+		contexts[i] = within
+	}
+	for n := 0; ; n++ {
 		conn, err := ln.Accept()
 		switch {
 		case ctx.Err() != nil:
@@ -92,7 +99,7 @@ func (d *Daemon) ServeStreams(ctx context.Context, ln net.Listener) error {
 		}
 		all.Go(func() {
 			defer held.Give(peer)
-			d.serveStream(ctx, conn, peer)
+			d.serveStream(contexts[n%len(contexts)], conn, peer)
 		})
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/waltos/waltos/services/daemon/connector"
 )
 
 // Keeper tends the log lines of a database by a clock that a test sets.
@@ -36,6 +38,22 @@ func (k *Keeper) Close() { k.s.pool.Close() }
 
 // Tend does what server-db does every minute.
 func (k *Keeper) Tend(ctx context.Context) error { return k.s.tendOnce(ctx) }
+
+// TendOn is Tend by one that remembers since when histories have been in the way.
+func (k *Keeper) TendOn(ctx context.Context, since time.Time) time.Time {
+	return k.s.endBlocking(k.s.tendOnce(ctx), since)
+}
+
+// Read begins to read all lines on behalf of a peer, and More goes on.
+func (k *Keeper) Read(ctx context.Context, peer *connector.Peer) error {
+	_, err := k.s.openLogs(ctx, cursorKey{peer, 1}, wireHistory{})
+	return err
+}
+
+func (k *Keeper) More(ctx context.Context, peer *connector.Peer) error {
+	_, err := k.s.nextLogs(ctx, cursorKey{peer, 1})
+	return err
+}
 
 // Insert stores a line.
 func (k *Keeper) Insert(ctx context.Context, lines []Line) error {

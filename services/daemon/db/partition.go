@@ -189,27 +189,17 @@ func (s *store) exclusively(ctx context.Context, f func(tx pgx.Tx) error) error 
 // tend keeps the division up with time and with the limits of the site file, until ctx
 // ends.
 func (s *store) tend(ctx context.Context) {
-	var blocked time.Time // since when histories are in the way
+	var since time.Time
 	for {
 		if !s.roleMade { // an administrator may have allowed it meanwhile
 			s.roleMade = s.prepareRole(ctx) == nil
 		}
 		err := s.tendOnce(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case isLocked(err):
-			if now := time.Now(); blocked.IsZero() {
-				blocked = now
-			} else if now.Sub(blocked) > historyPatience {
-				s.report("readers of log histories were ended: they kept old lines from being dropped")
-				s.closeHistories()
-			}
-		default:
-			blocked = time.Time{}
-			if err != nil {
-				s.report(fmt.Sprintf("cannot tend the log lines: %v", err))
-			}
+		}
+		if since = s.endBlocking(err, since); err != nil && since.IsZero() {
+			s.report(fmt.Sprintf("cannot tend the log lines: %v", err))
 		}
 		select {
 		case <-time.After(maintenance):
@@ -217,6 +207,23 @@ func (s *store) tend(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// endBlocking ends the histories that have been in the way for too long. err is how the
+// latest turn ended, and since when turns have been blocked before; it returns that of now,
+// zero if nothing is in the way.
+func (s *store) endBlocking(err error, since time.Time) time.Time {
+	now := s.now()
+	switch {
+	case !isLocked(err):
+		return time.Time{}
+	case since.IsZero():
+		return now
+	case now.Sub(since) > historyPatience:
+		s.closeHistories() // first: that line, too, may need what they are in the way of
+		s.report("readers of log histories were ended: they kept old lines from being dropped")
+	}
+	return since
 }
 
 func isLocked(err error) bool {

@@ -3,11 +3,13 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 )
@@ -235,4 +237,64 @@ func TestOldSendersAreForgotten(t *testing.T) {
 	if n := senders(); n != 0 {
 		t.Errorf("%d senders are known after a month", n)
 	}
+}
+
+// TestHistoryThatBlocksRetention is read for more than an hour after old lines were due to
+// be dropped: it ends, and not before.
+func TestHistoryThatBlocksRetention(t *testing.T) {
+	c := &clock{time.Now().UTC().Truncate(time.Hour)}
+	k, client, id := keeping(t, 30*day, 0, c)
+	must(t, k.Insert(t.Context(), []db.Line{{Stream: id, Time: c.at, Text: "old"}}))
+	peer := reader(t)
+	must(t, k.Read(t.Context(), peer))
+	c.at = c.at.Add(60 * day)
+	old := func() int { return len(texts(t, client, db.LogFilter{LineRegexp: "^old$"})) }
+
+	since := k.TendOn(t.Context(), time.Time{})
+	if since != c.at {
+		t.Fatalf("it is in the way since %v, and the time is %v", since, c.at)
+	}
+	c.at = c.at.Add(59 * time.Minute)
+	if again := k.TendOn(t.Context(), since); again != since {
+		t.Fatalf("it is in the way since %v, and then since %v", since, again)
+	}
+	must(t, k.More(t.Context(), peer)) // it goes on
+	c.at = c.at.Add(2 * time.Minute)
+	k.TendOn(t.Context(), since)
+	if err := k.More(t.Context(), peer); err == nil {
+		t.Error("it is still read")
+	}
+	if n := old(); n != 1 {
+		t.Errorf("the old line is there %d times", n)
+	}
+	if since := k.TendOn(t.Context(), since); !since.IsZero() {
+		t.Error("something is still in the way")
+	}
+	if n := old(); n != 0 {
+		t.Error("the old line is still there")
+	}
+	if told := texts(t, client, db.LogFilter{LineRegexp: "readers of log histories were ended"}); len(told) != 1 {
+		t.Errorf("users are told %q", told)
+	}
+}
+
+// reader returns one who may read histories.
+func reader(t *testing.T) *connector.Peer {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	peers := make(chan *connector.Peer, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- connector.Listen(ctx, ln, func(_ context.Context, p *connector.Peer, _ string, _ []byte) (any, error) {
+			peers <- p
+			return nil, nil
+		})
+	}()
+	t.Cleanup(func() { cancel(); must(t, <-ended) })
+	client := connector.Dial(ln.Addr().String(), nil)
+	t.Cleanup(client.Close)
+	must(t, client.Call(t.Context(), "hello", nil, nil))
+	return <-peers
 }
