@@ -194,7 +194,7 @@ func (m *Manager) receive(ctx context.Context, source Source, n int, l part) (*r
 	packed := gzip.NewWriter(&split)
 	sum := sha256.New()
 	count := &counter{w: sum}
-	described, err := asm.NewInputTarStream(io.TeeReader(archive, count), storage.NewJSONPacker(packed), nil)
+	described, done, err := asm.NewInputTarStreamWithDone(io.TeeReader(archive, count), storage.NewJSONPacker(packed), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +202,12 @@ func (m *Manager) receive(ctx context.Context, source Source, n int, l part) (*r
 		_, err = io.Copy(io.Discard, described) // what follows the end of the archive is of the digest too
 	}
 	if err != nil {
-		archive.Close() // or what describes the archive would wait for the rest
-		io.Copy(io.Discard, described)
+		archive.Close() // or what describes it would wait for the rest
+		described.Close()
+		<-done
+		return nil, err
+	}
+	if err := <-done; err != nil {
 		return nil, err
 	}
 	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != l.diff {

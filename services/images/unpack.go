@@ -253,15 +253,16 @@ func setTime(dir int, base string, t time.Time) error {
 // xattrRecord is the prefix of extended attributes among the records of an entry.
 const xattrRecord = "SCHILY.xattr."
 
-// attributes sets extended attributes, but for those by which overlays work.
+// attributes sets extended attributes, but for those by which overlays work. A device is
+// not opened for that.
 func (u *unpacking) attributes(name string, h *tar.Header) error {
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir {
+		return nil
+	}
 	for record, value := range h.PAXRecords {
 		attribute, ok := strings.CutPrefix(record, xattrRecord)
 		if !ok || attribute != "security.capability" && !strings.HasPrefix(attribute, "system.posix_acl_") &&
 			(!strings.HasPrefix(attribute, "user.") || strings.HasPrefix(attribute, "user.overlay.")) {
-			continue
-		}
-		if h.Typeflag == tar.TypeSymlink {
 			continue
 		}
 		f, err := u.root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
