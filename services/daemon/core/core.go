@@ -138,6 +138,7 @@ type Daemon struct {
 	links    *worker // stores the topology
 	moves    *worker // forgets where nodes were connected that were found elsewhere
 	machines *worker // keeps the machines of virtual nodes as the registry wants them
+	fetches  *worker // gets default images that new nodes lack
 	exposed  exposer
 	commands *quota.Quota  // that run for clients of streams
 	starting chan struct{} // held for startPause by each command that starts
@@ -147,6 +148,7 @@ type Daemon struct {
 	// rebooting why nodes that are asked to reboot will be down, by MAC.
 	resumed, rebooting sync.Map
 	moving             sync.Map // MACs of nodes for moves
+	lacking            sync.Map // sightings of nodes for fetches, by MAC
 
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 	replaced   atomic.Bool     // another image has got the name of one; mounts must look
@@ -197,6 +199,7 @@ func New(config Config) *Daemon {
 	d.reloads = newWorker("load registry", d.reload, 0)
 	d.exposes = newWorker("update redirects", d.expose, 0)
 	d.links = newWorker("store topology", d.storeLinks, 0)
+	d.fetches = newWorker("download default images", d.fetchDefaults, 0)
 	d.moves = newWorker("forget moved devices", d.forgetMoved, 0)
 	d.machines = newWorker("run virtual nodes", d.runMachines, 0)
 	d.exposed.open, d.exposed.refused = map[uint16]*redirect{}, map[uint16]string{}
@@ -219,6 +222,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 		all.Go(func() { d.exposes.run(ctx) })
 		all.Go(func() { d.links.run(ctx) })
 		all.Go(func() { d.moves.run(ctx) })
+		all.Go(func() { d.fetches.run(ctx) })
 		all.Go(func() { d.machines.run(ctx) })
 		all.Go(func() { d.followConsoles(ctx) })
 		all.Go(func() { d.restoreAll(ctx, off) })

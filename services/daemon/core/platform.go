@@ -243,7 +243,8 @@ func (d *Daemon) register(ctx context.Context, s registry.Sighting) (change regi
 		return change, err
 	}
 	if kind, model := registry.Identify(s.VCI, s.UCI, change.Device.MAC); kind == registry.Node && change.Device.Type == registry.Unknown {
-		d.lackingImage(change.Device.Name, model)
+		s.MAC = change.Device.MAC
+		d.await(s, change.Device.Name, model)
 	}
 	return change, d.news.settle(ctx)
 }
@@ -274,13 +275,6 @@ func (d *Daemon) record(ctx context.Context, change registry.Change) error {
 func (d *Daemon) hasDefaultImage(model string) bool {
 	_, there := d.Images.ByName(registry.DefaultImage(model))
 	return there
-}
-
-// lackingImage says why a node is recorded as unknown.
-func (d *Daemon) lackingImage(name, model string) {
-	d.logf(devicesStream, "Device %s is a walt node of type '%s'.", name, model)
-	d.logf(devicesStream, "Image %s is missing and cannot be downloaded: registries are not available on this server yet.", registry.DefaultImage(model))
-	d.logf(devicesStream, "New %s nodes will be seen as devices of type 'unknown' until this is solved.", model)
 }
 
 // NoImages is a platform without images, for runs without containers.

@@ -97,7 +97,7 @@ func (s *shops) Announce(_ context.Context, r remote.Registry, a remote.Account,
 
 func (s *shops) Contents(_ context.Context, r remote.Registry, a remote.Account, name string) (remote.Contents, error) {
 	s.do("contents %s %s %s", r.Label, name, a.Username)
-	if s.broken == r.Label {
+	if contains(strings.Fields(s.broken), r.Label) {
 		return remote.Contents{}, errDown
 	}
 	return remote.Contents{Layers: []remote.Layer{{Digest: r.Label, Size: 1}}}, nil
@@ -157,7 +157,7 @@ func (p *person) answer(path string, args []any) any {
 }
 
 // market starts a platform with registries and a user.
-func market(t *testing.T, registries []string, s *shops) (*platform, *user, *person) {
+func market(t *testing.T, registries []string, s *shops, more ...func(*Config)) (*platform, *user, *person) {
 	p := start(t, func(c *Config) {
 		c.Registries = s
 		c.Site.Registries = nil
@@ -170,6 +170,9 @@ func market(t *testing.T, registries []string, s *shops) (*platform, *user, *per
 				r.Auth = "none"
 			}
 			c.Site.Registries = append(c.Site.Registries, r)
+		}
+		for _, change := range more {
+			change(c)
 		}
 	})
 	who := &person{t: t, accounts: map[string]string{}, types: map[string]string{}}

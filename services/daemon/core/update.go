@@ -1,9 +1,7 @@
 package core
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	remote "github.com/waltos/waltos/services/daemon/blocking/registry"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
-	"github.com/waltos/waltos/services/images"
 )
 
 // offer is a newer image than the one that is here.
@@ -99,7 +96,7 @@ func (c *call) pullNewest(full string, offers []offer) bool {
 	var failed []string
 	for _, o := range offers {
 		c.out(fmt.Sprintf("Updating %s using a newer version from %s...\n", full, o.registry.Label))
-		err := c.pull(o.registry, o.account, full)
+		err := c.pull(c, o.registry, o.account, full)
 		if err == nil {
 			return true
 		}
@@ -111,33 +108,6 @@ func (c *call) pullNewest(full string, offers []offer) bool {
 	}
 	c.err(text.DownloadFailure(full, failed) + "\n")
 	return false
-}
-
-// pull stores an image of a registry under its name there. The end of the call ends it
-// and leaves the store as it was.
-func (c *call) pull(r *hcl.Registry, account remote.Account, full string) error {
-	from := remote.Of(r)
-	contents, err := c.Registries.Contents(c, from, account, full)
-	if err != nil {
-		return err
-	}
-	err = c.Images.Add(c, full, images.Source{
-		Manifest: contents.Manifest, Config: contents.Config,
-		Layer: func(ctx context.Context, n int) (io.ReadCloser, error) {
-			if n >= len(contents.Layers) {
-				return nil, fmt.Errorf("registry %s describes %d layers", r.Label, len(contents.Layers))
-			}
-			archive, written := io.Pipe()
-			go func() {
-				written.CloseWithError(c.Registries.ReadLayer(ctx, from, account, full, contents.Layers[n], written))
-			}()
-			return archive, nil
-		},
-	})
-	if err != nil {
-		return err
-	}
-	return c.saveImage(full)
 }
 
 // imagesChanged makes the platform use images that are others than before under their

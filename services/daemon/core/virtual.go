@@ -61,9 +61,9 @@ func (c *call) createVnode() (any, error) {
 	if err != nil {
 		return c.fail(err, false)
 	}
-	stored, there := c.Images.ByName(registry.DefaultImage(virtualModel))
-	if !there {
-		return c.notYet("downloading images is", false)
+	stored, err := c.defaultImage(virtualModel)
+	if err != nil {
+		return c.fail(err, false)
 	}
 	image := preferredName(stored, virtualModel)
 	saved, err := c.saveDefault(user, stored, image)
@@ -83,6 +83,24 @@ func (c *call) createVnode() (any, error) {
 	c.out(fmt.Sprintf("Node %s is now booting your image \"%s\".\n", name, image))
 	c.out(fmt.Sprintf("Use `walt node boot %s <other-image>` if needed.\n", name))
 	return true, nil
+}
+
+// defaultImage finds the default image of a model, and gets it from a registry if there is
+// none here.
+func (c *call) defaultImage(model string) (images.Image, error) {
+	full := registry.DefaultImage(model)
+	if stored, there := c.Images.ByName(full); there {
+		return stored, nil
+	}
+	c.busy(fmt.Sprintf("Downloading default image for \"%s\"", model))
+	if err := c.download(c, full, c.needAccount); err != nil {
+		return images.Image{}, err
+	}
+	stored, there := c.Images.ByName(full)
+	if !there {
+		return stored, fmt.Errorf("image %s was just removed", full)
+	}
+	return stored, nil
 }
 
 // saveDefault gives a user a default image under a name, if he has no image of that name.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	remote "github.com/waltos/waltos/services/daemon/blocking/registry"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
 	"github.com/waltos/waltos/services/daemon/db"
@@ -158,10 +159,53 @@ func TestCreateVnodeOnAFullNetwork(t *testing.T) {
 }
 
 func TestCreateVnodeWithoutDefaultImage(t *testing.T) {
-	p := start(t, func(c *Config) { newHypervisor().with(c); c.Images = NoImages{} })
-	p.expectSteps(t, newUser("alice"), []step{
-		{"create_vnode", []any{"vn"}, "false", "err:Sorry, downloading images is not available on this server yet.\n"},
+	const downloading = "busy:Downloading default image for \"pc-x86-64\"\n"
+	gives := &shops{images: map[string][]remote.Image{}}
+	p, u, who := market(t, []string{"hub", "own"}, gives, newHypervisor().with)
+	p.shelf.images = nil
+	who.types["own"] = "secret"
+	gives.broken = "hub own"
+	p.expectSteps(t, u, []step{
+		{"create_vnode", []any{"vn"}, "false", downloading + "err:Failed to download waltplatform/pc-x86-64-default:latest from registries 'hub' or 'own'.\n"},
 	})
+	expectList(t, "prompts", who.prompted, "own")
+	gives.broken = "hub"
+	p.expectSteps(t, u, []step{
+		{"create_vnode", []any{"vn"}, "true", downloading + "out:Default image for pc-x86-64 was saved as \"pc-x86-64-default\" in your working set.\n" +
+			"busy:Registering virtual node\nout:Node vn is now booting your image \"pc-x86-64-default\".\nout:Use `walt node boot vn <other-image>` if needed.\n"},
+	})
+}
+
+// TestDownloadForANewNode: the default image of a new model is got for its first node,
+// from registries that give it to anybody.
+func TestDownloadForANewNode(t *testing.T) {
+	gives := &shops{images: map[string][]remote.Image{}}
+	p, _, _ := market(t, []string{"own", "hub"}, gives)
+	p.shelf.images = nil
+	p.lines.take()
+	sighting := registry.Sighting{UCI: "walt.node.pc-x86-64", IP: "192.168.152.10", MAC: "02:00:00:00:00:10", Name: "pc"}
+	try := func(want ...string) {
+		t.Helper()
+		p.register(t, sighting)
+		if err := p.fetches.settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range want {
+			want[i] = "platform.devices: " + want[i]
+		}
+		expectList(t, "logged", p.lines.take(), want...)
+	}
+	const trying = "Trying to download a default image for 'pc-x86-64' nodes: waltplatform/pc-x86-64-default:latest..."
+	gives.broken = "hub"
+	try("new device name=pc type=unknown mac=02:00:00:00:00:10 ip=192.168.152.10", "Device pc is a walt node of type 'pc-x86-64'.", trying,
+		"registry 'own' does not allow anonymous pulls, ignored.", "Failed to download waltplatform/pc-x86-64-default:latest from registry 'hub'.",
+		"New pc-x86-64 nodes will be seen as devices of type 'unknown' until this is solved.")
+	gives.broken = ""
+	try("Device pc is a walt node of type 'pc-x86-64'.", trying, "Image waltplatform/pc-x86-64-default:latest was downloaded successfully.",
+		"new node (device type previously unknown) name=pc model=pc-x86-64 mac=02:00:00:00:00:10 ip=192.168.152.10")
+	if d := p.registry.View().ByName("pc"); d.Type != registry.Node || d.Image != registry.DefaultImage("pc-x86-64") {
+		t.Errorf("the node is %+v", d)
+	}
 }
 
 // addVirtual records a virtual node, as an earlier server would have, and returns its MAC.
