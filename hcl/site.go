@@ -28,6 +28,7 @@ type Site struct {
 	DNS        *DNS        `hcl:"dns,block"`
 	Logs       *Logs       `hcl:"logs,block"`
 	VPN        *VPN        `hcl:"vpn,block"`
+	Console    *Console    `hcl:"console,block"`
 
 	VirtualNodes *VirtualNodes `hcl:"virtual_nodes,block"`
 }
@@ -58,6 +59,12 @@ type Access struct {
 // SSH is the access of administrators; there is no password.
 type SSH struct {
 	AuthorizedKeys []string `hcl:"authorized_keys,optional"` // OpenSSH public key lines, for root
+}
+
+// Console is the access of people at the machine itself.
+type Console struct {
+	// PasswordHash is what `waltctl password` prints (bcrypt); empty: no password.
+	PasswordHash string `hcl:"password_hash,optional"`
 }
 
 // Database points to an external PostgreSQL; empty: the appliance's own.
@@ -154,6 +161,7 @@ var (
 	interfaceName     = regexp.MustCompile(`^[^\s/:]{1,15}$`)
 	networkName       = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 	registryLabel     = regexp.MustCompile(`^[a-z0-9-]+$`)
+	bcryptHash        = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}$`)
 	ageText           = regexp.MustCompile(`^[1-9][0-9]{0,5}[hdwy]$`)
 )
 
@@ -190,6 +198,7 @@ func (s *Site) complete() {
 	for _, section := range []func(){
 		func() { s.Access = orNew(s.Access) },
 		func() { s.SSH = orNew(s.SSH) },
+		func() { s.Console = orNew(s.Console) },
 		func() { s.Database = orNew(s.Database) },
 		func() { s.Time = orNew(s.Time) },
 		func() { s.DNS = orNew(s.DNS) },
@@ -278,6 +287,9 @@ func (s *Site) check(d *document) {
 		if len(strings.Fields(key)) < 2 || strings.ContainsAny(key, "\n\r") {
 			d.refuse(&file, "Invalid ssh", "authorized_keys holds %q; write one public key line each, as \"ssh-ed25519 AAAA... comment\".", key)
 		}
+	}
+	if hash := s.Console.PasswordHash; hash != "" && !bcryptHash.MatchString(hash) {
+		d.refuse(&file, "Invalid console", "password_hash is no hash of bcrypt; write what `waltctl password` prints.")
 	}
 	if s.Logs.MaxAge != "" && !ageText.MatchString(s.Logs.MaxAge) {
 		d.refuse(&file, "Invalid logs", "max_age is %q; write a number of hours, days, weeks or years such as \"90d\".", s.Logs.MaxAge)

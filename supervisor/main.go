@@ -6,6 +6,8 @@
 //	modprobe      what the kernel calls to have a module loaded
 //	walt-launch   becomes the command of a unit (package process)
 //	walt-drivers  loads the drivers of devices (package system)
+//	walt-console  the screen of the consoles (package screen)
+//	walt-rescue   the shell that needs no disk (package rescue)
 //	waltctl       command line for administrators; the default
 package main
 
@@ -17,6 +19,8 @@ import (
 	"github.com/waltos/waltos/services/kmod"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/process"
+	"github.com/waltos/waltos/supervisor/rescue"
+	"github.com/waltos/waltos/supervisor/screen"
 	"github.com/waltos/waltos/supervisor/system"
 	"github.com/waltos/waltos/supervisor/waltctl"
 )
@@ -39,6 +43,10 @@ func run(args []string) int {
 		return fail(fmt.Errorf("only the kernel may call it"))
 	case name == "modprobe":
 		return fail(kmod.Modprobe(args[1:]))
+	case name == screen.Name:
+		return screen.Main(args)
+	case name == rescue.Name:
+		return rescue.Main(args)
 	case name == system.DriversName:
 		return fail(system.LoadDrivers(args[1:]))
 	}

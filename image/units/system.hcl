@@ -13,6 +13,15 @@ unit "walt-server-netconfig" {
   }
 }
 
+# For people at the machine: it depends on nothing, so that it is there when all else fails.
+unit "console" {
+  description = "screen of the consoles"
+  exec        = ["/usr/lib/walt/walt-console"]
+  restart {
+    give_up = "never"
+  }
+}
+
 unit "postgresql" {
   description         = "PostgreSQL 17, on a unix socket only"
   exec                = ["/usr/lib/walt/services", "postgresql"]

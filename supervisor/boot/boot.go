@@ -10,8 +10,8 @@
 package boot
 
 import (
-	"fmt"
 	"os"
+	"os/exec"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -20,6 +20,7 @@ import (
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/disk"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/screen"
 	"github.com/waltos/waltos/supervisor/verity"
 	"golang.org/x/sys/unix"
 )
@@ -74,7 +75,7 @@ func Run() {
 	current := "start"
 	defer func() {
 		if cause := recover(); cause != nil {
-			Fail(s.console, current, fmt.Errorf("internal error: %v\n%s", cause, debug.Stack()), "report this defect")
+			Crash(s.console, current, cause)
 		}
 	}()
 	for _, step := range Steps() {
@@ -92,32 +93,59 @@ func Run() {
 	}
 }
 
-// Fail says on all consoles what failed and what to do, then reboots after the time that
-// panic= gives, or waits for ever. It does not return.
+// attention is how long a person has at least to come to the console of a failed boot,
+// if it reboots at all.
+const attention = 30 * time.Second
+
+// Fail says on all consoles what failed and what to do, and lets people look at it at the
+// consoles. The machine reboots when nobody comes within the time that panic= gives, or
+// nobody is there any more; without panic= it waits for ever. Fail does not return.
 func Fail(c *console.Console, what string, err error, advice string) {
 	if c == nil {
 		c = console.Open()
 	}
 	c.Alarm("FAILED: %s: %v", what, err)
 	c.Alarm("what to do: %s", advice)
-	seconds := panicSeconds()
+	limit := time.Duration(panicSeconds()) * time.Second
 	switch {
-	case seconds == 0:
+	case limit == 0:
 		c.Alarm("the machine stays like this; switch it off and on to try again")
-		for {
-			time.Sleep(time.Hour)
-		}
-	case seconds > 0:
-		c.Alarm("the machine reboots in %d seconds", seconds)
-		time.Sleep(time.Duration(seconds) * time.Second)
+	case limit > 0:
+		limit = max(limit, attention)
+		c.Alarm("the machine reboots in %v; press Enter to stop that", limit)
 	}
+	began := time.Now()
+	if limit >= 0 {
+		cmd := exec.Command("/proc/self/exe", "-what", what, "-cause", err.Error(), "-advice", advice, "-reboot", limit.String())
+		cmd.Args[0] = screen.Name
+		if err := cmd.Run(); err != nil {
+			c.Alarm("no console: %v", err)
+			time.Sleep(limit - time.Since(began))
+		}
+	}
+	if limit == 0 {
+		select {} // nobody can do anything here
+	}
+	restart(c)
+}
+
+// Crash says what PID 1 died of and reboots.
+func Crash(c *console.Console, what string, cause any) {
+	if c == nil {
+		c = console.Open()
+	}
+	c.Alarm("FAILED: %s: internal error: %v\n%s", what, cause, debug.Stack())
+	c.Alarm("report this defect")
+	time.Sleep(time.Duration(max(0, panicSeconds())) * time.Second)
+	restart(c)
+}
+
+func restart(c *console.Console) {
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		c.Alarm("cannot reboot: %v", err)
 	}
-	for {
-		time.Sleep(time.Hour)
-	}
+	select {}
 }
 
 // panicSeconds is the kernel parameter panic=.

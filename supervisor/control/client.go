@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,21 @@ func (c Client) Boot(ctx context.Context) (b Boot, err error) {
 // Flush has the journal on disk hold all lines so far.
 func (c Client) Flush(ctx context.Context) error {
 	return c.ask(ctx, "POST", "/v1/journal/flush", &struct{}{})
+}
+
+// Configure has a site file checked and made the one in effect, and returns in words what
+// that has done.
+func (c Client) Configure(ctx context.Context, text []byte) (string, error) {
+	body, err := c.open(ctx, "PUT", "/v1/site", bytes.NewReader(text))
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	var done Configured
+	if err := json.NewDecoder(body).Decode(&done); err != nil {
+		return "", fmt.Errorf("cannot read the supervisor's answer: %w", err)
+	}
+	return done.Done, nil
 }
 
 // Shutdown orders "poweroff" or "reboot".
@@ -121,7 +137,7 @@ func (c Client) Follow(ctx context.Context, begin func(first uint64) error, each
 func (c Client) ask(ctx context.Context, method, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	body, err := c.open(ctx, method, path)
+	body, err := c.open(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}
@@ -133,7 +149,7 @@ func (c Client) ask(ctx context.Context, method, path string, into any) error {
 }
 
 func stream[T any](ctx context.Context, c Client, method, path string, each func(T) error) error {
-	body, err := c.open(ctx, method, path)
+	body, err := c.open(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}
@@ -154,15 +170,15 @@ func stream[T any](ctx context.Context, c Client, method, path string, each func
 	}
 }
 
-// open sends a request and returns the body of a good answer.
-func (c Client) open(ctx context.Context, method, path string) (io.ReadCloser, error) {
+// open sends a request and its body, if any, and returns the body of a good answer.
+func (c Client) open(ctx context.Context, method, path string, content io.Reader) (io.ReadCloser, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", c.Path)
 		},
 		DisableKeepAlives: true,
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://walt"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://walt"+path, content)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the supervisor: %w", err)
 	}

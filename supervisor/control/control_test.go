@@ -50,6 +50,14 @@ func (h *house) Change(what, name string) (<-chan struct{}, error) {
 	return h.done, nil
 }
 
+func (h *house) Configure(_ context.Context, text []byte) (string, error) {
+	if string(text) == "bad" {
+		return "", errors.New("the site file is bad")
+	}
+	h.did <- "configure " + string(text)
+	return "restarted all", nil
+}
+
 func (h *house) Shutdown(what string) { h.did <- what }
 
 // open starts a server and returns its machine and a client.

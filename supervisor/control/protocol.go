@@ -133,6 +133,11 @@ type Follow struct {
 	First uint64 `json:"first"` // number of the first record that will come
 }
 
+// Configured tells what a new site file has done.
+type Configured struct {
+	Done string `json:"done"`
+}
+
 // Failure is the body of a refusal.
 type Failure struct {
 	Error string `json:"error"`

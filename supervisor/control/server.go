@@ -33,6 +33,9 @@ type Machine interface {
 	// Change orders "start", "stop", "restart" or "reload"; the channel is closed when the
 	// unit has had its result.
 	Change(what, unit string) (<-chan struct{}, error)
+	// Configure checks a site file, makes it the one in effect, and tells in words what
+	// that has done.
+	Configure(ctx context.Context, text []byte) (string, error)
 	// Shutdown begins "poweroff" or "reboot".
 	Shutdown(what string)
 }
@@ -67,6 +70,7 @@ func Endpoints() []Endpoint {
 		{"GET", "/v1/events", false, "stream of Event", "changes of units that are remembered; with ?follow=yes those to come, with ?unit=NAME of one unit", (*Server).events},
 		{"POST", "/v1/journal/flush", true, "{}", "the journal on disk has all lines so far", (*Server).flush},
 		{"GET", "/v1/journal", true, "stream of journal.Record", "lines from now on, after one Follow", (*Server).follow},
+		{"PUT", "/v1/site", true, "Configured", "check the site file that is the body and make it the one in effect", (*Server).configure},
 		{"POST", "/v1/machine/{order}", true, "{}", "order is poweroff or reboot", (*Server).shutdown},
 	}
 }
@@ -317,6 +321,18 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+}
+
+func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return badRequest{fmt.Errorf("cannot read the configuration: %w", err)}
+	}
+	done, err := s.Machine.Configure(r.Context(), text)
+	if err != nil {
+		return badRequest{err}
+	}
+	return answer(w, Configured{done})
 }
 
 func (s *Server) flush(w http.ResponseWriter, _ *http.Request) error {

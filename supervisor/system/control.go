@@ -1,12 +1,16 @@
 package system
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/atomicfile"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/control"
@@ -20,6 +24,7 @@ func (s *system) Status() control.Status {
 	all := s.manager.Snapshot()
 	s.mu.Lock()
 	state, _ := s.state(all, !s.everSaid)
+	site := s.site
 	s.mu.Unlock()
 	host, err := os.Hostname()
 	if err != nil {
@@ -27,7 +32,7 @@ func (s *system) Status() control.Status {
 	}
 	slot, _ := boot.Parameter("walt.root")
 	status := control.Status{
-		Name: host, Version: version(), Slot: slot, Configuration: s.site.Source, Refused: s.site.Refused,
+		Name: host, Version: version(), Slot: slot, Configuration: site.Source, Refused: site.Refused,
 		State: state, Uptime: report.Uptime(), Clock: clock(), Data: dataSpace(),
 	}
 	for _, u := range all {
@@ -122,6 +127,37 @@ func (s *system) Change(what, name string) (<-chan struct{}, error) {
 		}
 		return true
 	}), nil
+}
+
+// followers are the units that read the site file.
+var followers = []string{"walt-server-netconfig", "chrony", "walt-server"}
+
+// Configure implements control.Machine. What the supervisor applies itself is in effect at
+// once; units that read the site file are restarted, which no node notices.
+func (s *system) Configure(ctx context.Context, text []byte) (string, error) {
+	if _, err := hcl.ParseSite(text, hcl.SitePath); err != nil {
+		return "", err
+	}
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	if err := atomicfile.Write(hcl.SitePath, text, 0o600); err != nil {
+		return "", fmt.Errorf("cannot write the configuration: %w", err)
+	}
+	if err := s.configure(); err != nil {
+		return "", err
+	}
+	for _, name := range followers {
+		done, err := s.Change("restart", name)
+		if err != nil {
+			return "", err
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return "", fmt.Errorf("cannot wait for the restart of %s: %w", name, ctx.Err())
+		}
+	}
+	return "In effect: " + hcl.SitePath + "\nRestarted: " + strings.Join(followers, ", "), nil
 }
 
 // Shutdown implements control.Machine. The first order counts.

@@ -188,8 +188,7 @@ const (
 // configure finds the site configuration and applies what is the supervisor's.
 func (s *system) configure() error {
 	var failures []error
-	var err error
-	s.site, err = site.Config{
+	result, err := site.Config{
 		File: hcl.SitePath, ServerConf: "/etc/walt/server.conf", LastGood: "/var/lib/walt/config/last-good.hcl",
 		Effective: effectiveSite, Secret: runFolder + "/database-url", Owner: "walt-db",
 		First: []site.Source{
@@ -198,6 +197,9 @@ func (s *system) configure() error {
 		},
 	}.Load()
 	failures = append(failures, err)
+	s.mu.Lock()
+	s.site = result
+	s.mu.Unlock()
 	if s.site.Refused != "" {
 		s.console.Alarm("the configuration is refused:\n%s", s.site.Refused)
 		s.console.Alarm("%s is used instead", s.site.Source)

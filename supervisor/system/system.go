@@ -7,7 +7,6 @@ package system
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -60,11 +59,12 @@ type system struct {
 	manager  *unit.Manager
 	history  *control.History
 	cgroups  string // folder of the units' control groups
-	site     site.Result
 
-	shutdown chan string // "poweroff" or "reboot"
+	configuring sync.Mutex  // held by what changes the site file
+	shutdown    chan string // "poweroff" or "reboot"
 
 	mu       sync.Mutex
+	site     site.Result
 	summary  string // last one printed
 	ready    time.Duration
 	everSaid bool
@@ -81,7 +81,7 @@ func Run() {
 	}
 	defer func() {
 		if cause := recover(); cause != nil {
-			boot.Fail(s.console, "supervisor", fmt.Errorf("internal error: %v\n%s", cause, debug.Stack()), "report this defect")
+			boot.Crash(s.console, "supervisor", cause)
 		}
 	}()
 	console.ShowNotices()

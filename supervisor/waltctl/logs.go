@@ -145,42 +145,7 @@ func moment(text string, now time.Time) (time.Time, error) {
 
 // last shows the last records of a selection, as many as lines (0: all).
 func (t *Tool) last(s *selection, lines int, show func(journal.Record) error) error {
-	segments, err := journal.Segments(t.Journal)
-	if err != nil {
-		return err
-	}
-	if lines <= 0 {
-		for _, path := range segments {
-			if err := journal.ReadSegment(path, func(r journal.Record) error {
-				if s.wants(r) {
-					return show(r)
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	var kept []journal.Record
-	for i := len(segments) - 1; i >= 0 && len(kept) < lines; i-- {
-		var here []journal.Record
-		if err := journal.ReadSegment(segments[i], func(r journal.Record) error {
-			if s.wants(r) {
-				here = append(here, r)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		kept = append(here, kept...)
-	}
-	for _, r := range kept[max(0, len(kept)-lines):] {
-		if err := show(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return journal.Last(t.Journal, lines, s.wants, show)
 }
 
 // Boot is one boot that the journal knows.

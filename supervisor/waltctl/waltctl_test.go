@@ -6,17 +6,24 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/report"
 	"github.com/waltos/waltos/supervisor/unit"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // machine is what the server of these tests stands for.
@@ -78,6 +85,14 @@ func (m *machine) Change(what, name string) (<-chan struct{}, error) {
 	m.history.Add(unit.Change{Unit: name, Old: unit.Running, New: unit.Stopping, Reason: "stopped by request", Time: time.Unix(1e9, 0), Took: time.Second})
 	close(done)
 	return done, nil
+}
+
+func (m *machine) Configure(_ context.Context, text []byte) (string, error) {
+	if string(text) == "bad" {
+		return "", errors.New("the site file is bad")
+	}
+	m.did <- "configure " + string(text)
+	return "restarted all", nil
 }
 
 func (m *machine) Shutdown(what string) { m.did <- what }
@@ -445,6 +460,158 @@ func TestMoment(t *testing.T) {
 	} {
 		if got, err := moment(text, now); err != nil || got.Format(time.DateTime) != want {
 			t.Errorf("%s is %v, %v", text, got, err)
+		}
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	d := newDesk(t)
+	file := filepath.Join(t.TempDir(), "walt.hcl")
+	const good = "network \"walt-net\" {\n  ip = \"192.168.152.1/24\"\n}\n"
+	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errs := d.run("configure", file); status != exitFailed || !strings.Contains(out, "+network \"walt-net\" {") || !strings.Contains(errs, "nothing is changed") {
+		t.Errorf("%d\n%s%s", status, out, errs)
+	}
+	status, out, errs := d.run("configure", file, "--yes")
+	if status != 0 || !strings.HasSuffix(out, "restarted all\n") {
+		t.Errorf("%d\n%s%s", status, out, errs)
+	}
+	if got := <-d.machine.did; got != "configure "+good {
+		t.Error(got)
+	}
+	if err := os.WriteFile(file, []byte("network {"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := d.run("configure", file, "--yes"); status != exitFailed || !strings.Contains(errs, "walt.hcl") {
+		t.Errorf("%d %s", status, errs)
+	}
+}
+
+func TestPassword(t *testing.T) {
+	var out, errs bytes.Buffer
+	tool := &Tool{In: strings.NewReader("open sesame\n"), Out: &out, Errors: &errs}
+	if status := tool.Main(t.Context(), []string{"password"}); status != 0 {
+		t.Fatal(errs.String())
+	}
+	text := "network \"walt-net\" {\n  ip = \"192.168.152.1/24\"\n}\n" + out.String()
+	site, err := hcl.ParseSite([]byte(text), "walt.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bcrypt.CompareHashAndPassword([]byte(site.Console.PasswordHash), []byte("open sesame")) != nil {
+		t.Error(site.Console.PasswordHash)
+	}
+	tool.In = strings.NewReader("\n")
+	if status := tool.Main(t.Context(), []string{"password"}); status != exitFailed {
+		t.Error("an empty password was taken")
+	}
+}
+
+// TestSupport opens the bundle with tar, and looks for a secret that a unit has said.
+func TestSupport(t *testing.T) {
+	d := newDesk(t)
+	d.journal.Append("sshd", `connecting with password="hunter2Zebra" to postgres://walt:hunter2Zebra@db`)
+	d.journal.Append("sshd", "an innocent line")
+	file := filepath.Join(t.TempDir(), "support.tar.gz")
+	if status, _, errs := d.run("support", "-o", file); status != 0 {
+		t.Fatal(errs)
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-xzf", file, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for name, part := range map[string]string{
+		"status.txt": "UNIT  STATE", "status.json": `"units"`, "boot.svg": "<svg", "graph.dot": "digraph", "journal.jsonl": "an innocent line",
+		"units.json": `"sshd"`, "files/proc/version": "Linux", "boots.txt": "BOOT",
+	} {
+		text, err := os.ReadFile(filepath.Join(dir, "walt-support", name))
+		if err != nil || !strings.Contains(string(text), part) {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if strings.Contains(string(text), "hunter2Zebra") {
+			t.Errorf("%s holds the secret", path)
+		}
+		if len(text) > maxItem+1024 {
+			t.Errorf("%s has %d bytes", path, len(text))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := d.run("support", "-o", file); status != exitFailed {
+		t.Error("a file was overwritten")
+	}
+}
+
+// TestCompletion has the real bash complete, without the package bash-completion.
+func TestCompletion(t *testing.T) {
+	if socket := os.Getenv("WALT_TEST_COMPLETION"); socket != "" {
+		tool := &Tool{Client: control.Client{Path: socket}, Out: os.Stdout, Errors: os.Stderr}
+		os.Exit(tool.Main(t.Context(), strings.Split(os.Getenv("WALT_TEST_ARGS"), "\x1f")))
+	}
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is not here")
+	}
+	d := newDesk(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	program := "#!/bin/bash\nIFS=$'\\x1f'; WALT_TEST_COMPLETION=" + d.socket + " WALT_TEST_ARGS=\"$*\" exec " + self + " -test.run '^TestCompletion$'\n"
+	if err := os.WriteFile(filepath.Join(dir, "waltctl"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	profile, err := filepath.Abs("../../image/root/etc/profile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"waltctl sta":         "start|status",
+		"waltctl restart ss":  "sshd",
+		"waltctl logs -p ":    "alert|crit|debug|emerg|err|info|notice|warning",
+		"waltctl completion ": "bash|fish|zsh",
+		"waltctl status b":    "bad",
+	} {
+		// As the shell of the appliance has it: the first Tab reads the script.
+		script := fmt.Sprintf(`PS1=x; source %s; PATH=%s:$PATH
+COMP_LINE=%q; COMP_POINT=${#COMP_LINE}; read -ra COMP_WORDS <<<"$COMP_LINE"
+[[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMP_TYPE=9; COMP_KEY=9
+_waltctl_later; [ $? = 124 ] || echo no retry
+function=$(complete -p waltctl | sed 's/.* -F \([^ ]*\) .*/\1/')
+compopt() { :; }
+$function waltctl "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+printf '%%s\n' "${COMPREPLY[@]}"`, profile, dir, line)
+		out, err := exec.Command(bash, "--norc", "-c", script).CombinedOutput()
+		var found []string
+		for reply := range strings.Lines(string(out)) {
+			if fields := strings.Fields(reply); len(fields) > 0 {
+				found = append(found, fields[0])
+			}
+		}
+		slices.Sort(found)
+		if got := strings.Join(found, "|"); err != nil || got != want {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+	for _, shell := range []string{"zsh", "fish"} {
+		if status, out, _ := d.run("completion", shell); status != 0 || !strings.Contains(out, "waltctl") {
+			t.Errorf("%s: %d", shell, status)
 		}
 	}
 }

@@ -1,0 +1,49 @@
+package hcl
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSetNetwork(t *testing.T) {
+	const before = `# the platform
+network "walt-net" {
+  interface = "eth1" # lab switch
+  ip        = "192.168.152.1/24"
+}
+
+network "walt-out" {
+  interface = "eth0"
+  ip        = "10.0.0.9/24"
+  gateway   = "10.0.0.1"
+}
+time { zone = "Europe/Paris" }
+`
+	for _, c := range []struct {
+		network Network
+		want    string // what has changed: a line of the result
+		gone    string
+	}{
+		{Network{Name: "walt-net", Interface: "eth2", IP: "192.168.153.1/24"}, `interface = "eth2" # lab switch`, "eth1"},
+		{Network{Name: "walt-net", IP: "192.168.152.1/24"}, `ip = "192.168.152.1/24"`, "eth1"},
+		{Network{Name: "walt-out", Interface: "eth0", IP: "dhcp"}, `"dhcp"`, "gateway"},
+		{Network{Name: "walt-out"}, "walt-net", "walt-out"},
+		{Network{Name: "walt-adm", Interface: "eth3", IP: "10.1.0.1/24"}, `network "walt-adm" {`, "nothing"},
+	} {
+		got, err := SetNetwork([]byte(before), "walt.hcl", c.network)
+		if err != nil || !strings.Contains(string(got), c.want) || strings.Contains(string(got), c.gone) ||
+			!strings.Contains(string(got), "# the platform\n") || !strings.Contains(string(got), "Europe/Paris") {
+			t.Errorf("%+v: %v\n%s", c.network, err, got)
+		}
+	}
+	for _, n := range []Network{
+		{Name: "walt-net"}, {Name: "walt-net", IP: "dhcp"}, {Name: "walt-out", Interface: "eth1", IP: "dhcp"}, {Name: "Bad name", Interface: "eth5"},
+	} {
+		if got, err := SetNetwork([]byte(before), "walt.hcl", n); err == nil {
+			t.Errorf("%+v became\n%s", n, got)
+		}
+	}
+	if _, err := SetNetwork([]byte("network {"), "walt.hcl", Network{Name: "walt-net", IP: "10.0.0.1/24"}); err == nil {
+		t.Error("a broken file was changed")
+	}
+}

@@ -1,0 +1,204 @@
+package screen
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/gdamore/tcell/v2"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// Terminal is a console of the machine.
+type Terminal struct {
+	Path   string
+	Serial bool // a line that others may log, whose far end is unknown
+	file   *os.File
+	fd     int
+	saved  *term.State
+	resize func()
+}
+
+// Consoles lists the terminals that the kernel prints on, as its command line has them.
+func Consoles() []*Terminal {
+	text, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		return nil
+	}
+	var list []*Terminal
+	for name := range strings.FieldsSeq(string(text)) {
+		if name == "tty0" { // whichever is in front
+			name = "tty1"
+		}
+		virtual, err := filepath.Match("tty[0-9]*", name)
+		list = append(list, &Terminal{Path: "/dev/" + name, Serial: err != nil || !virtual})
+	}
+	return list
+}
+
+// Open opens the terminal, without making it the one that controls this process, and
+// makes it raw.
+func (t *Terminal) Open() error {
+	fd, err := unix.Open(t.Path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open console %s: %w", t.Path, err)
+	}
+	t.file, t.fd = os.NewFile(uintptr(fd), t.Path), fd
+	if t.saved, err = term.MakeRaw(fd); err != nil {
+		t.file.Close()
+		return fmt.Errorf("cannot use console %s: %w", t.Path, err)
+	}
+	return nil
+}
+
+// Close gives the terminal back as it was.
+func (t *Terminal) Close() error {
+	return errors.Join(term.Restore(t.fd, t.saved), t.file.Close())
+}
+
+// print writes text, each line at the left edge.
+func (t *Terminal) print(format string, args ...any) {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\r\n")
+	_ = t.file.SetWriteDeadline(time.Now().Add(writeTime))
+	_, _ = t.file.WriteString(text) // the far end may be gone
+}
+
+// writeTime is how long a line with flow control may take nothing.
+const writeTime = 5 * time.Second
+
+// sizeAnswer is what a terminal says when it is asked where its cursor is (ECMA-48, CPR).
+var sizeAnswer = regexp.MustCompile(`\x1b\[([0-9]{1,4});([0-9]{1,4})R`)
+
+// probe finds out whether a terminal of ECMA-48 is at the far end, and its size: the
+// cursor is sent to the farthest corner and asked where it got.
+func (t *Terminal) probe(limit time.Duration) bool {
+	t.print("\x1b7\x1b[999;999H\x1b[6n\x1b8")
+	var got []byte
+	_ = t.file.SetReadDeadline(time.Now().Add(limit))
+	defer func() { _ = t.file.SetReadDeadline(time.Time{}) }()
+	buffer := make([]byte, 64)
+	for len(got) < 1024 {
+		n, err := t.file.Read(buffer)
+		got = append(got, buffer[:n]...)
+		if m := sizeAnswer.FindSubmatch(got); m != nil {
+			t.setSize(string(m[2]), string(m[1]))
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// setSize tells the kernel, and so whoever asks it.
+func (t *Terminal) setSize(width, height string) {
+	w, err1 := strconv.ParseUint(width, 10, 16)
+	h, err2 := strconv.ParseUint(height, 10, 16)
+	if err1 != nil || err2 != nil || w < 20 || h < 5 || w > 500 || h > 300 {
+		w, h = 80, 24
+	}
+	_ = unix.IoctlSetWinsize(t.fd, unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(w), Row: uint16(h)})
+}
+
+// awaitEnter reads until somebody presses Enter; anything else is noise.
+func (t *Terminal) awaitEnter() error {
+	buffer := make([]byte, 64)
+	for {
+		n, err := t.file.Read(buffer)
+		if bytes.ContainsAny(buffer[:n], "\r\n") {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// name is the kind of the terminal, for other programs.
+func (t *Terminal) name() string {
+	if t.Serial {
+		return "vt220"
+	}
+	return "linux"
+}
+
+// run gives the terminal to a program until it ends.
+func (t *Terminal) run(path string, args ...string) error {
+	file, err := os.OpenFile(t.Path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open console %s: %w", t.Path, err)
+	}
+	defer file.Close()
+	if err := term.Restore(t.fd, t.saved); err != nil {
+		return fmt.Errorf("cannot give console %s away: %w", t.Path, err)
+	}
+	defer func() { _, _ = term.MakeRaw(t.fd) }()
+	cmd := &exec.Cmd{
+		Path: path, Args: args, Dir: "/", Stdin: file, Stdout: file, Stderr: file,
+		Env:         []string{"TERM=" + t.name(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+	}
+	return cmd.Run()
+}
+
+// tioclinux is TIOCLINUX of <asm-generic/ioctls.h>.
+const tioclinux = 0x541c
+
+// kernelTo sends the messages of the kernel to another virtual console, so that they do
+// not run over the screen (tioclinux of ioctl_console(2), subcode 11); 0 brings them back.
+func (t *Terminal) kernelTo(console byte) {
+	if t.Serial {
+		return
+	}
+	arg := []byte{11, console}
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(t.fd), tioclinux, uintptr(unsafe.Pointer(&arg[0])))
+}
+
+// The methods below are those of tcell.Tty.
+
+var _ tcell.Tty = (*Terminal)(nil)
+
+// Start implements tcell.Tty; the terminal is raw already.
+func (t *Terminal) Start() error { return t.file.SetReadDeadline(time.Time{}) }
+
+// Stop implements tcell.Tty.
+func (t *Terminal) Stop() error { return nil }
+
+// Drain implements tcell.Tty.
+func (t *Terminal) Drain() error { return t.file.SetReadDeadline(time.Now()) }
+
+// NotifyResize implements tcell.Tty.
+func (t *Terminal) NotifyResize(f func()) { t.resize = f }
+
+// WindowSize implements tcell.Tty.
+func (t *Terminal) WindowSize() (tcell.WindowSize, error) {
+	size, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 || size.Row == 0 {
+		return tcell.WindowSize{Width: 80, Height: 24}, nil
+	}
+	return tcell.WindowSize{Width: int(size.Col), Height: int(size.Row)}, nil
+}
+
+// Read implements tcell.Tty.
+func (t *Terminal) Read(p []byte) (int, error) { return t.file.Read(p) }
+
+// Write implements tcell.Tty. What a dead line does not take is lost.
+func (t *Terminal) Write(p []byte) (int, error) {
+	_ = t.file.SetWriteDeadline(time.Now().Add(writeTime))
+	n, err := t.file.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return len(p), nil
+	}
+	return n, err
+}
