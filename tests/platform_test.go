@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"crypto/rand"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ func TestPlatform(t *testing.T) {
 		run  func(*lab)
 	}{
 		{"units are healthy", unitsAreHealthy},
+		{"administrators look", administratorsLook},
+		{"the console shows and obeys", consoleShows},
 		{"nodes have booted over the network", nodesHaveBooted},
 		{"client shows the platform", clientShows},
 		{"client boots an image", clientBoots},
@@ -60,6 +63,48 @@ func unitsAreHealthy(l *lab) {
 	l.want(l.root("waltctl status"), "walt-server-main", "running")
 	l.want(l.root("waltctl logs walt-server-main -n 5"), "")
 	l.t.Log("\n" + l.root("waltctl boot"))
+}
+
+// administratorsLook uses what looks at the machine without changing it.
+func administratorsLook(l *lab) {
+	l.want(l.root("waltctl status walt-server-main"), "running since", "processes", "server-main", "last lines")
+	l.want(l.root("waltctl graph"), "walt-server (done)", "needs walt-server-main (running)")
+	l.want(l.root("waltctl graph --dot"), `"walt-server" -> "walt-server-main" [style=solid]`)
+	l.want(l.root("waltctl boot"), "kernel", "find root partition", "read units", "unit walt-server-main", "the critical path: ")
+	for _, drawing := range []string{"boot", "graph"} {
+		if err := xml.Unmarshal([]byte(l.root("waltctl "+drawing+" --svg")), new(struct{ XMLName xml.Name })); err != nil {
+			l.t.Errorf("waltctl %s --svg: %v", drawing, err)
+		}
+	}
+	l.want(l.root("waltctl restart chrony && waltctl events chrony"), "running after", "-> stopping: restarted by request", "-> running", "chrony is running")
+	l.want(l.root("waltctl logs supervisor --boot -n 0 | head -n 3; waltctl logs --boots"), "supervisor: initramfs", "FIRST LINE")
+	l.want(l.root("waltctl support -o /tmp/s.tar.gz && tar -xzOf /tmp/s.tar.gz walt-support/status.txt walt-support/network/addresses.txt; rm /tmp/s.tar.gz"), "walt-server-main", "walt-net")
+	l.want(l.root("waltctl api"), "GET /v1/status")
+	// Whoever is not root looks at what tells no secrets.
+	l.want(l.root("setpriv --reuid=65534 --regid=65534 --clear-groups sh -c 'waltctl status chrony; waltctl stop chrony; echo $?'"), "running since", "\n4\n")
+}
+
+// consoleShows is a person at the serial line.
+func consoleShows(l *lab) {
+	console := l.Appliance.Console()
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	at := console.Position()
+	for _, step := range []struct{ keys, want string }{
+		{"\r\x1b[24;80R", `WalT 10\.0 .* are up; .*walt-net +192\.168\.152\.1/24.*S Shell`}, // a terminal of that size
+		{"s", `root@[^ ]+:.*# $`},
+		{"waltctl status sshd\r", `running since`},
+		{"exit\r", `exit.*S Shell`},
+		{"q", `press Enter for the console`},
+	} {
+		if _, err := console.Write([]byte(step.keys)); err != nil {
+			l.t.Fatal(err)
+		}
+		var err error
+		if _, at, err = console.Wait(ctx, at, regexp.MustCompile(step.want)); err != nil {
+			l.t.Fatalf("after %q: %v\n%q", step.keys, err, console.Lines(20))
+		}
+	}
 }
 
 func nodesHaveBooted(l *lab) {

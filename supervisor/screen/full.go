@@ -27,6 +27,7 @@ type full struct {
 	messages <-chan struct{} // the kernel has printed
 	idle     time.Duration   // 0: for ever
 	view     View
+	leaves   bool      // Q leaves the screen
 	pressed  func()    // somebody is there
 	busy     func(int) // a program has the terminal (1), or no longer (-1)
 	err      error
@@ -72,6 +73,8 @@ func (f *full) run(ctx context.Context) error {
 		switch {
 		case pressed.Key() == tcell.KeyCtrlL:
 			f.screen.Sync()
+		case f.leaves && (pressed.Rune() == 'q' || pressed.Rune() == 'Q'):
+			return errLeft
 		case pressed.Key() == tcell.KeyRune:
 			f.console.do(pressed.Rune(), f)
 		}

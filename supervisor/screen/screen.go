@@ -176,7 +176,8 @@ func (s *station) session(ctx context.Context) error {
 			}
 		})
 	}
-	f := &full{console: c, screen: screen, view: s.source.View(ctx), views: views, messages: messages, idle: idleTime, pressed: s.presence.touch, busy: s.presence.use}
+	f := &full{console: c, screen: screen, view: s.source.View(ctx), views: views, leaves: s.terminal.Serial,
+		messages: messages, idle: idleTime, pressed: s.presence.touch, busy: s.presence.use}
 	return f.run(ctx)
 }
 
@@ -196,7 +197,7 @@ func (s *station) await(ctx context.Context, views <-chan View) (end func()) {
 				if v.Failure == nil && (v.Status == nil || v.Status.State == "starting") {
 					continue
 				}
-				s.terminal.print("\n%s: press Enter for the console\n", console.Clean(hostName()))
+				s.terminal.print("\n%s: press Enter for the console, Q leaves it\n", console.Clean(hostName()))
 				return
 			}
 		}

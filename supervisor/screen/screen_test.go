@@ -303,6 +303,8 @@ func TestKeysOfTheScreen(t *testing.T) {
 	s.await("the boot has FAILED")
 	s.keys("\x0c") // drawn again
 	s.await("the boot has FAILED")
+	s.keys("q")
+	s.await("press Enter")
 }
 
 func TestKeysOfLines(t *testing.T) {

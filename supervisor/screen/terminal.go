@@ -111,9 +111,10 @@ func (t *Terminal) setSize(width, height string) {
 	_ = unix.IoctlSetWinsize(t.fd, unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(w), Row: uint16(h)})
 }
 
-// awaitEnter reads until somebody presses Enter; anything else is noise.
+// awaitEnter reads until somebody presses Enter; anything else is noise. What comes after
+// it is left to whoever reads next.
 func (t *Terminal) awaitEnter() error {
-	buffer := make([]byte, 64)
+	buffer := make([]byte, 1)
 	for {
 		n, err := t.file.Read(buffer)
 		if bytes.ContainsAny(buffer[:n], "\r\n") {
