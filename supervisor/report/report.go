@@ -79,5 +79,9 @@ func Load(path string) *Report {
 	if text, err := os.ReadFile(path); err == nil {
 		_ = json.Unmarshal(text, &r.phases) // a report is not worth an error
 	}
+	// The last phase of the first life ended by becoming the second.
+	if n := len(r.phases); n > 0 && r.phases[n-1].End == 0 {
+		r.phases[n-1].End = Uptime()
+	}
 	return r
 }

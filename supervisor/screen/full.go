@@ -268,9 +268,12 @@ func (p *pager) move(pressed *tcell.EventKey, page int) bool {
 	return true
 }
 
+// longText is how many lines are a log, of which the end counts.
+const longText = 100
+
 // show implements face.
 func (f *full) show(title string, lines []string) {
-	f.page(&pager{title: title, lines: lines, end: len(lines) > logLines/2}, nil)
+	f.page(&pager{title: title, lines: lines, end: len(lines) > longText}, nil)
 }
 
 // page shows a pager until the person leaves; grown tells that it has more lines.

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ const (
 	idleTime  = 15 * time.Minute
 	againTime = 2 * time.Second // after a failure of a terminal
 	otherTTY  = 2               // the virtual console for messages of the kernel
+
+	heapGrowth = 25 // percent between collections: a console has time
 )
 
 // station is one terminal and what is shown there.
@@ -95,6 +98,7 @@ func Main(args []string) int {
 	if err := flags.Parse(args[1:]); err != nil {
 		return 2
 	}
+	debug.SetGCPercent(heapGrowth)
 	client := control.Client{Path: control.Path}
 	source, presence := &Source{Client: client}, &presence{}
 	var machine Machine = &running{client: client, journal: "/var/log/walt/journal", site: "/run/walt/site.hcl"}
@@ -142,7 +146,7 @@ func (s *station) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Whoever reads is woken up by the end.
-	defer context.AfterFunc(ctx, func() { _ = s.terminal.file.SetReadDeadline(time.Now()) })()
+	defer context.AfterFunc(ctx, s.terminal.wake)()
 	views := s.source.Watch(ctx)
 	c := &Console{Machine: s.machine, Self: s.self, Shell: s.shell, terminal: s.terminal, locked: !s.machine.Admit("")}
 	if s.terminal.Serial {

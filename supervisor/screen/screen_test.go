@@ -256,7 +256,7 @@ func (s *seat) keys(text string) {
 
 func machine() *fake {
 	m := &fake{did: make(chan string, 10)}
-	for i := range 100 {
+	for i := range 101 {
 		m.log = append(m.log, fmt.Sprintf("line %d\x1b]0;evil\a\x1b[2J", i))
 	}
 	return m
@@ -274,11 +274,11 @@ func TestKeysOfTheScreen(t *testing.T) {
 
 	// The logs, backwards and forwards.
 	s.keys("l")
-	s.await(`line 28\?\]0;evil\?\?\[2J`)
-	s.keys("G")
-	s.await("line 99")
+	s.await(`line 100\?\]0;evil\?\?\[2J`)
 	s.keys("g")
 	s.await("line 0")
+	s.keys("G")
+	s.await("line 100")
 	s.keys("q")
 	s.await("the boot has FAILED")
 
@@ -315,7 +315,7 @@ func TestKeysOfLines(t *testing.T) {
 	s.await("the boot has FAILED")
 	s.await("walt> $")
 	s.keys("l\r")
-	s.await(`line 99\?\]0;evil`)
+	s.await(`line 100\?\]0;evil`)
 	s.keys("r\r")
 	s.await("type yes: $")
 	s.keys("yes\r")
@@ -354,7 +354,7 @@ func TestPassword(t *testing.T) {
 	s.keys("l")
 	s.await("Password of the console:")
 	s.keys("sesame\r")
-	s.await("line 1")
+	s.await("line 100")
 }
 
 // TestNetworkForm answers the questions of the form.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,11 +23,13 @@ import (
 // Terminal is a console of the machine.
 type Terminal struct {
 	Path   string
-	Serial bool // a line that others may log, whose far end is unknown
-	file   *os.File
-	fd     int
-	saved  *term.State
-	resize func()
+	Serial bool        // a line that others may log, whose far end is unknown
+	saved  *term.State // as it was before
+	size   unix.Winsize
+
+	mu   sync.Mutex // guards what follows: a hang-up replaces it
+	file *os.File
+	fd   int
 }
 
 // Consoles lists the terminals that the kernel prints on, as its command line has them.
@@ -53,17 +56,33 @@ func (t *Terminal) Open() error {
 	if err != nil {
 		return fmt.Errorf("cannot open console %s: %w", t.Path, err)
 	}
-	t.file, t.fd = os.NewFile(uintptr(fd), t.Path), fd
-	if t.saved, err = term.MakeRaw(fd); err != nil {
-		t.file.Close()
+	file := os.NewFile(uintptr(fd), t.Path)
+	state, err := term.MakeRaw(fd)
+	if err != nil {
+		file.Close()
 		return fmt.Errorf("cannot use console %s: %w", t.Path, err)
 	}
+	if t.saved == nil {
+		t.saved = state
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.file, t.fd = file, fd
 	return nil
 }
 
 // Close gives the terminal back as it was.
 func (t *Terminal) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return errors.Join(term.Restore(t.fd, t.saved), t.file.Close())
+}
+
+// wake ends a Read that waits, and every one that follows until [Terminal.Start].
+func (t *Terminal) wake() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_ = t.file.SetReadDeadline(time.Now()) // a closed file wakes too
 }
 
 // print writes text, each line at the left edge.
@@ -108,7 +127,8 @@ func (t *Terminal) setSize(width, height string) {
 	if err1 != nil || err2 != nil || w < 20 || h < 5 || w > 500 || h > 300 {
 		w, h = 80, 24
 	}
-	_ = unix.IoctlSetWinsize(t.fd, unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(w), Row: uint16(h)})
+	t.size = unix.Winsize{Col: uint16(w), Row: uint16(h)}
+	_ = unix.IoctlSetWinsize(t.fd, unix.TIOCSWINSZ, &t.size)
 }
 
 // awaitEnter reads until somebody presses Enter; anything else is noise. What comes after
@@ -134,23 +154,31 @@ func (t *Terminal) name() string {
 	return "linux"
 }
 
-// run gives the terminal to a program until it ends.
+// run gives the terminal to a program until it ends. The end of a session hangs its
+// terminal up, so it is opened anew.
 func (t *Terminal) run(path string, args ...string) error {
 	file, err := os.OpenFile(t.Path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open console %s: %w", t.Path, err)
 	}
-	defer file.Close()
-	if err := term.Restore(t.fd, t.saved); err != nil {
+	if err := t.Close(); err != nil {
+		file.Close()
 		return fmt.Errorf("cannot give console %s away: %w", t.Path, err)
 	}
-	defer func() { _, _ = term.MakeRaw(t.fd) }()
 	cmd := &exec.Cmd{
 		Path: path, Args: args, Dir: "/", Stdin: file, Stdout: file, Stderr: file,
 		Env:         []string{"TERM=" + t.name(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
 	}
-	return cmd.Run()
+	err = cmd.Run()
+	file.Close()
+	if openErr := t.Open(); openErr != nil {
+		return openErr
+	}
+	if t.size.Col > 0 {
+		_ = unix.IoctlSetWinsize(t.fd, unix.TIOCSWINSZ, &t.size)
+	}
+	return err
 }
 
 // tioclinux is TIOCLINUX of <asm-generic/ioctls.h>.
@@ -177,10 +205,13 @@ func (t *Terminal) Start() error { return t.file.SetReadDeadline(time.Time{}) }
 func (t *Terminal) Stop() error { return nil }
 
 // Drain implements tcell.Tty.
-func (t *Terminal) Drain() error { return t.file.SetReadDeadline(time.Now()) }
+func (t *Terminal) Drain() error {
+	t.wake()
+	return nil
+}
 
-// NotifyResize implements tcell.Tty.
-func (t *Terminal) NotifyResize(f func()) { t.resize = f }
+// NotifyResize implements tcell.Tty: nothing tells of another size.
+func (t *Terminal) NotifyResize(func()) {}
 
 // WindowSize implements tcell.Tty.
 func (t *Terminal) WindowSize() (tcell.WindowSize, error) {
