@@ -15,7 +15,7 @@ const secretFile = "file:"
 
 // WithoutSecrets returns a site file that everybody may read: the URL of its database, which
 // may hold a password, is replaced by the name of a file that holds it, and the comments, which
-// may hold an older one, are left out. Lines keep their numbers. secret is that URL, or empty.
+// may hold an older one, are left out, as is the hash of the console's password. Lines keep their numbers. secret is that URL, or empty.
 func WithoutSecrets(src []byte, file string) (public []byte, secret string, err error) {
 	site, err := ParseSite(src, "site file")
 	if err != nil {
@@ -27,6 +27,9 @@ func WithoutSecrets(src []byte, file string) (public []byte, secret string, err 
 	}
 	if secret = site.Database.URL; secret != "" {
 		f.Body().FirstMatchingBlock("database", nil).Body().SetAttributeValue("url", cty.StringVal(secretFile+file))
+	}
+	if site.Console.PasswordHash != "" {
+		f.Body().FirstMatchingBlock("console", nil).Body().SetAttributeValue("password_hash", cty.StringVal(""))
 	}
 	tokens := f.BuildTokens(nil)
 	for _, token := range tokens {

@@ -47,3 +47,19 @@ time { zone = "Europe/Paris" }
 		t.Error("a broken file was changed")
 	}
 }
+
+func TestConsolePassword(t *testing.T) {
+	const hash = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+	text := "network \"walt-net\" {\n  ip = \"192.168.152.1/24\"\n}\nconsole {\n  password_hash = \"" + hash + "\"\n}\n"
+	site, err := ParseSite([]byte(text), "walt.hcl")
+	if err != nil || site.Console.PasswordHash != hash {
+		t.Fatalf("%+v, %v", site, err)
+	}
+	public, _, err := WithoutSecrets([]byte(text), "/x")
+	if err != nil || strings.Contains(string(public), hash[10:]) {
+		t.Errorf("%v\n%s", err, public)
+	}
+	if _, err := ParseSite([]byte(strings.Replace(text, hash, "secret", 1)), "walt.hcl"); err == nil || !strings.Contains(err.Error(), "waltctl password") {
+		t.Error(err)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
@@ -19,8 +18,8 @@ import (
 // running is the machine that has booted.
 type running struct {
 	client  control.Client
-	journal string // folder
-	site    string // effective configuration
+	journal string   // folder
+	sites   []string // files of the configuration, the first that is valid counts
 }
 
 func format(r journal.Record) string {
@@ -53,14 +52,18 @@ func (m *running) Follow(ctx context.Context, each func(string)) error {
 
 // Site implements Machine.
 func (m *running) Site() ([]byte, error) {
-	text, err := os.ReadFile(hcl.SitePath)
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = os.ReadFile(m.site)
+	var failures []error
+	for _, path := range m.sites {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			_, err = hcl.ParseSite(text, path)
+		}
+		if err == nil {
+			return text, nil
+		}
+		failures = append(failures, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	return text, nil
+	return nil, fmt.Errorf("cannot read the configuration: %w", errors.Join(failures...))
 }
 
 // Configure implements Machine.
@@ -74,7 +77,11 @@ func (m *running) End(ctx context.Context, what string) error { return m.client.
 // Admit implements Machine. A configuration that cannot be read locks nobody out: who is
 // at the console is at the machine.
 func (m *running) Admit(password string) bool {
-	site, err := hcl.LoadSite(m.site)
+	text, err := m.Site()
+	if err != nil {
+		return true
+	}
+	site, err := hcl.ParseSite(text, "site file")
 	if err != nil || site.Console.PasswordHash == "" {
 		return true
 	}

@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
 )
@@ -101,7 +102,7 @@ func Main(args []string) int {
 	debug.SetGCPercent(heapGrowth)
 	client := control.Client{Path: control.Path}
 	source, presence := &Source{Client: client}, &presence{}
-	var machine Machine = &running{client: client, journal: "/var/log/walt/journal", site: "/run/walt/site.hcl"}
+	var machine Machine = &running{client: client, journal: "/var/log/walt/journal", sites: []string{hcl.SitePath, "/var/lib/walt/config/last-good.hcl", "/run/walt/site.hcl"}}
 	if *what != "" {
 		f := &Failure{What: *what, Cause: *cause, Advice: *advice}
 		if *reboot > 0 {

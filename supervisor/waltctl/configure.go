@@ -53,17 +53,6 @@ func (t *Tool) configureCommand() *cobra.Command {
 	return cmd
 }
 
-// confirm asks a person; only "yes" or "y" is one.
-func (t *Tool) confirm(question string) bool {
-	fmt.Fprintf(t.Errors, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(t.In).ReadString('\n')
-	if err != nil {
-		return false
-	}
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes"
-}
-
 func (t *Tool) passwordCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "password", Short: "Ask for a password and print its hash, for console.password_hash of the site file", Args: cobra.NoArgs,
