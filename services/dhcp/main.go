@@ -35,6 +35,7 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	watcher.Measure(server.Measures())
 	log.Printf("serving DHCP for %s on %s", conf.Server().Masked(), hcl.WaltNet)
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that DHCP is ready: %w", err)

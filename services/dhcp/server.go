@@ -62,6 +62,7 @@ type Server struct {
 	frames  *packet.Conn
 	prober  *prober
 	journal *journal
+	count   counts
 
 	wake   chan struct{} // capacity 1: commits are waiting
 	probes chan struct{} // semaphore
@@ -98,6 +99,7 @@ func New(cfg Config) (_ *Server, err error) {
 		registering: map[mac]*dhcpv4.DHCPv4{},
 		retries:     map[mac]state.Registration{},
 	}
+	s.count = newCounts(func() int { return len(s.live()) })
 	if len(ifi.HardwareAddr) != 6 {
 		return nil, fmt.Errorf("cannot serve DHCP on %s: it is not an Ethernet interface", cfg.Interface)
 	}
@@ -215,8 +217,10 @@ func (s *Server) receive(ctx context.Context) error {
 func (s *Server) packet(ctx context.Context, b []byte) {
 	req, err := dhcpv4.FromBytes(b) // copies b
 	if err != nil {
+		s.count.malformed.Add(1)
 		return // not DHCP: firmware, scanners and broken devices send such things
 	}
+	s.count.received.With(kindName(req.MessageType())).Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handle(ctx, req, 1)
@@ -459,8 +463,10 @@ func (s *Server) send(req *dhcpv4.DHCPv4, r *reply) {
 	}
 	if err != nil {
 		log.Printf("cannot answer %s: %v", req.ClientHWAddr, err)
+		s.count.failed.Add(1)
 		return
 	}
+	s.count.sent.With(kindName(r.kind)).Add(1)
 	if r.kind == dhcpv4.MessageTypeAck && r.yiaddr.IsValid() {
 		log.Printf("%s has %s %s%s", req.ClientHWAddr, r.yiaddr, r.host, bootNote(r.boot))
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/waltos/waltos/services/internal/nettest"
+	"github.com/waltos/waltos/services/metrics/metricstest"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -97,6 +98,13 @@ func startServer(t *testing.T, d *daemon, journal string) (stop func()) {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx) }()
 	return func() {
+		for _, series := range [][]string{
+			{"walt_dhcp_received_messages_total", "type", "request"}, {"walt_dhcp_sent_messages_total", "type", "ack"}, {"walt_dhcp_leases"},
+		} {
+			if n := metricstest.Number(server.Measures(), series[0], series[1:]...); n == 0 {
+				t.Errorf("after requests were acknowledged, %v is 0", series)
+			}
+		}
 		cancel()
 		must(t, <-done)
 	}

@@ -50,7 +50,9 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that DNS is ready: %w", err)
 	}
-	err = New(cfg).Serve(ctx, udp, tcp)
+	s := New(cfg)
+	watcher.Measure(s.Measures())
+	err = s.Serve(ctx, udp, tcp)
 	<-watcher.Done()
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waltos/waltos/services/internal/quota"
+	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -36,6 +37,10 @@ type Config struct {
 type Server struct {
 	cfg       Config
 	forwarder *forwarder
+	set       *metrics.Set
+	questions *metrics.By[metrics.Counter]
+	answers   *metrics.By[metrics.Counter]
+	bytes     *metrics.Counter
 
 	mu     sync.Mutex
 	seen   *state.Snapshot // the state that serial belongs to
@@ -45,8 +50,18 @@ type Server struct {
 
 // New returns a server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, forwarder: newForwarder(cfg.Network.Addr(), cfg.Forwarders, cfg.Resolvers)}
+	set := metrics.New("named")
+	return &Server{
+		cfg: cfg, forwarder: newForwarder(cfg.Network.Addr(), cfg.Forwarders, cfg.Resolvers),
+		set:       set,
+		questions: set.CountersBy("walt_dns_questions_total", "DNS questions, by transport.", "transport"),
+		answers:   set.CountersBy("walt_dns_answers_total", "DNS answers, by their code.", "code"),
+		bytes:     set.Counter("walt_dns_answer_bytes_total", "Size of the DNS answers."),
+	}
 }
+
+// Measures is what the server counts.
+func (s *Server) Measures() *metrics.Set { return s.set }
 
 // Serve answers on both sockets until ctx ends; it closes them.
 func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
@@ -98,7 +113,9 @@ func (s *Server) zones() *zones {
 
 func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, req *dns.Msg) {
 	client, overTCP := peer(w.RemoteAddr())
+	s.questions.With(map[bool]string{false: "udp", true: "tcp"}[overTCP]).Add(1)
 	m := s.answer(ctx, client, overTCP, req)
+	s.answers.With(codeName(m.Rcode)).Add(1)
 	size := dns.MinMsgSize
 	if option := req.IsEdns0(); option != nil {
 		size = min(max(int(option.UDPSize()), dns.MinMsgSize), maxUDP)
@@ -107,8 +124,17 @@ func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, req *dns.Msg)
 		m.Truncate(size)
 	}
 	m.Compress = true
+	s.bytes.Add(uint64(m.Len()))
 	// An error means that the client has gone, or cannot be reached.
 	_ = w.WriteMsg(m)
+}
+
+// codeName is the name of a code, of which others may send any.
+func codeName(code int) string {
+	if name, known := dns.RcodeToString[code]; known {
+		return name
+	}
+	return "other"
 }
 
 // answer makes the reply to a question.

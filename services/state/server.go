@@ -4,7 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+
+	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // Registrar takes what DHCP learns of clients; server-main implements it. Register
@@ -24,16 +29,17 @@ type Server struct {
 	methods   map[string]Method
 	streams   map[string]Stream
 
-	mu      sync.Mutex
-	version uint64
-	encoded []byte        // JSON of the last snapshot, nil before the first
-	changed chan struct{} // closed at the next Publish
+	mu       sync.Mutex
+	version  uint64
+	encoded  []byte        // JSON of the last snapshot, nil before the first
+	changed  chan struct{} // closed at the next Publish
+	watchers map[*connector.Peer]bool
 }
 
 // NewServer returns a server that gives no snapshot before the first Publish.
 // methods and streams may be nil.
 func NewServer(registrar Registrar, methods map[string]Method, streams map[string]Stream) *Server {
-	return &Server{registrar: registrar, methods: methods, streams: streams, changed: make(chan struct{})}
+	return &Server{registrar: registrar, methods: methods, streams: streams, changed: make(chan struct{}), watchers: map[*connector.Peer]bool{}}
 }
 
 // Publish makes s the state that every watcher is sent. It never waits for a watcher:
@@ -57,4 +63,33 @@ func (s *Server) current() (version uint64, encoded []byte, changed <-chan struc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.version, s.encoded, s.changed
+}
+
+func (s *Server) watch(p *connector.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchers[p] = true
+}
+
+func (s *Server) unwatch(p *connector.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watchers, p)
+}
+
+// Measures returns what the watchers count, of those that tell it before ctx ends.
+func (s *Server) Measures(ctx context.Context) (all []metrics.Family) {
+	s.mu.Lock()
+	watchers := slices.Collect(maps.Keys(s.watchers))
+	s.mu.Unlock()
+	answers := make([][]metrics.Family, len(watchers))
+	var asking sync.WaitGroup
+	for i, p := range watchers {
+		asking.Go(func() {
+			// Those that count nothing, and those that end, have no answer.
+			answers[i], _ = metrics.Ask(ctx, p)
+		})
+	}
+	asking.Wait()
+	return slices.Concat(answers...)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // Methods of this protocol, over services/daemon/connector. A snapshot travels as the
@@ -29,7 +30,12 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) handle(ctx context.Context, p *connector.Peer, method string, body []byte) (any, error) {
 	switch method {
 	case methodWatch:
-		go s.push(p) // ends with the connection
+		s.watch(p)
+		go func() { // ends with the connection
+			defer s.unwatch(p)
+			s.push(p)
+			<-p.Done()
+		}()
 		return nil, nil
 	case methodRegister:
 		var r Registration
@@ -74,13 +80,19 @@ func (s *Server) push(p *connector.Peer) {
 
 // connect keeps w up to date from the server at socket.
 func connect(socket string, w *Watcher) remote {
-	client := connector.Dial(socket, func(_ context.Context, _ *connector.Peer, method string, body []byte) (any, error) {
+	unknown := func(_ context.Context, _ *connector.Peer, method string, _ []byte) (any, error) {
+		return nil, fmt.Errorf("cannot call %q: %w", method, errUnknownMethod)
+	}
+	client := connector.Dial(socket, func(ctx context.Context, p *connector.Peer, method string, body []byte) (any, error) {
 		switch method {
 		case methodPart:
 			return nil, w.streams.part(body)
 		case methodSnapshot:
 		default:
-			return nil, fmt.Errorf("cannot call %q: %w", method, errUnknownMethod)
+			if set := w.measures.Load(); set != nil {
+				return metrics.Handler(set, unknown)(ctx, p, method, body)
+			}
+			return unknown(ctx, p, method, body)
 		}
 		var encoded []byte
 		if err := connector.Decode(body, &encoded); err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/atomicfile"
+	"github.com/waltos/waltos/services/metrics"
 )
 
 // maxEncoded bounds a snapshot, from the socket and from the file.
@@ -34,6 +35,7 @@ type Watcher struct {
 	streams receivers
 
 	connections atomic.Uint64 // ever made
+	measures    atomic.Pointer[metrics.Set]
 	mu          sync.Mutex
 	encoded     []byte        // what the cache file must hold
 	news        chan struct{} // closed at the next snapshot
@@ -104,6 +106,9 @@ func (w *Watcher) Changed() <-chan struct{} {
 func (w *Watcher) Done() <-chan struct{} {
 	return w.done
 }
+
+// Measure lets the daemon ask for what the service counts.
+func (w *Watcher) Measure(set *metrics.Set) { w.measures.Store(set) }
 
 // Connections returns how often the daemon was connected to: again each time it was lost.
 func (w *Watcher) Connections() uint64 { return w.connections.Load() }

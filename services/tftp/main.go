@@ -37,11 +37,13 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that TFTP is ready: %w", err)
 	}
-	err = New(Config{
+	s := New(Config{
 		Network: server,
 		PXE:     *pxe,
 		Tree:    &bootfile.Tree{Network: server, Static: *static, State: watcher},
-	}, conn).Serve(ctx)
+	}, conn)
+	watcher.Measure(s.Measures())
+	err = s.Serve(ctx)
 	<-watcher.Done()
 	return err
 }

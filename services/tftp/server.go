@@ -41,6 +41,7 @@ type Server struct {
 	cfg   Config
 	conn  *net.UDPConn
 	quota *quota.Quota // of transfers
+	count counts
 	tasks sync.WaitGroup
 
 	mu     sync.Mutex
@@ -49,7 +50,9 @@ type Server struct {
 
 // New returns a server on a socket bound to the server's address.
 func New(cfg Config, conn *net.UDPConn) *Server {
-	return &Server{cfg: cfg, conn: conn, quota: quota.New(maxTransfers, maxPerClient), active: map[netip.AddrPort]string{}}
+	s := &Server{cfg: cfg, conn: conn, quota: quota.New(maxTransfers, maxPerClient), active: map[netip.AddrPort]string{}}
+	s.count = newCounts(s.transfers)
+	return s
 }
 
 // Serve answers until ctx ends; it closes the socket.
@@ -87,7 +90,9 @@ func (s *Server) accept(ctx context.Context, client netip.AddrPort, packet strin
 	if s.active[client] == packet {
 		return
 	}
+	s.count.requests.Add(1)
 	if !s.quota.Take(client.Addr()) {
+		s.count.answers.With("busy").Add(1)
 		return // it asks again
 	}
 	s.active[client] = packet
@@ -114,10 +119,12 @@ func (s *Server) answer(ctx context.Context, client netip.AddrPort, packet strin
 	conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: local.IP}, net.UDPAddrFromAddrPort(client))
 	if err != nil {
 		log.Printf("cannot answer %s: %v", client, err)
+		s.count.answers.With("failed").Add(1)
 		return
 	}
 	defer conn.Close()
 	refuse := func(code uint16, text string) {
+		s.count.answers.With(refusals[code]).Add(1)
 		// If it is lost the client asks again.
 		_, _ = conn.Write(errorPacket(code, text))
 	}
@@ -147,10 +154,16 @@ func (s *Server) answer(ctx context.Context, client netip.AddrPort, packet strin
 	}
 	begin := time.Now()
 	t := newTransfer(conn, r.negotiate(info.Size()), content, func() { s.started(client, packet) })
-	switch err := t.run(ctx); {
+	err = t.run(ctx)
+	s.count.bytes.Add(uint64(t.bytes))
+	switch {
 	case err == nil:
+		s.count.answers.With("sent").Add(1)
 		log.Printf("%s has read %s, %d bytes in %s", client.Addr(), r.name, t.bytes, time.Since(begin).Round(time.Millisecond))
-	case !errors.Is(err, errClient) && ctx.Err() == nil:
+	case errors.Is(err, errClient):
+		s.count.answers.With("ended_by_client").Add(1)
+	case ctx.Err() == nil:
+		s.count.answers.With("failed").Add(1)
 		log.Printf("%s reads %s: stopped at byte %d: %v", client.Addr(), r.name, t.bytes, err)
 	}
 }

@@ -18,12 +18,20 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/metrics/metricstest"
 	"github.com/waltos/waltos/services/state"
 )
 
 // serve starts a server for a node at 127.0.0.1, and returns its address and the boot
 // directory of the node.
 func serve(t testing.TB) (addr netip.AddrPort, dir string) {
+	t.Helper()
+	_, addr, dir = start(t)
+	return addr, dir
+}
+
+// start is serve that returns the server, too.
+func start(t testing.TB) (server *Server, addr netip.AddrPort, dir string) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "fs")
 	dir = filepath.Join(root, "boot/pc-x86-64")
@@ -46,7 +54,7 @@ func serve(t testing.TB) (addr netip.AddrPort, dir string) {
 	network := netip.MustParsePrefix("127.0.0.1/8")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	server := New(Config{Network: network, PXE: pxe, Tree: &bootfile.Tree{
+	server = New(Config{Network: network, PXE: pxe, Tree: &bootfile.Tree{
 		Network: network, Static: filepath.Join(t.TempDir(), "none"),
 		State: state.Fixed(state.Snapshot{Devices: []state.Device{
 			{MAC: "02:00:00:00:00:02", IP: "127.0.0.1", Name: "n", Type: "node", Root: root, BootDir: dir},
@@ -59,7 +67,37 @@ func serve(t testing.TB) (addr netip.AddrPort, dir string) {
 			t.Error(err)
 		}
 	})
-	return addr, dir
+	return server, addr, dir
+}
+
+// TestCounts compares what the service counts with what it was asked.
+func TestCounts(t *testing.T) {
+	s, addr, dir := start(t)
+	write(t, filepath.Join(dir, "file"), random(1000), 0o644)
+	for name, works := range map[string]bool{"file": true, "missing": false, "private": false, "../../../secret": false} {
+		if _, err := (&client{}).get(t, addr, name); (err == nil) != works {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for series, want := range map[string]float64{"sent": 1, "not_found": 1, "failed": 1, "refused": 1} {
+		// The server may hear of the end a little after the client.
+		deadline := time.Now().Add(time.Minute)
+		for {
+			got := metricstest.Number(s.Measures(), "walt_tftp_answers_total", "result", series)
+			if got == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("answers %q: %v, want %v", series, got, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for name, want := range map[string]float64{"walt_tftp_requests_total": 4, "walt_tftp_sent_bytes_total": 1000} {
+		if got := metricstest.Number(s.Measures(), name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 }
 
 func write(t testing.TB, path string, data []byte, mode os.FileMode) {

@@ -145,6 +145,7 @@ func open(ctx context.Context, o options) (*process, error) {
 			Measures: map[string]func(context.Context) ([]metrics.Family, error){
 				"server-db": p.client.Measures, "server-blocking": p.blocking.Measures, "vnodes": p.vnodes.Measures,
 			},
+			Services: func(ctx context.Context) []metrics.Family { return p.state.Measures(ctx) },
 		},
 		Print: func(format string, args ...any) { printTo(p.logs, format, args...) },
 	}

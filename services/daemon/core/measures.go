@@ -23,6 +23,8 @@ type Peers struct {
 	Database func(ctx context.Context) error // says whether the database answers
 	// Measures asks processes, by name.
 	Measures map[string]func(ctx context.Context) ([]metrics.Family, error)
+	// Services asks the network services that answer. It may be nil.
+	Services func(ctx context.Context) []metrics.Family
 }
 
 // measures are what server-main counts.
@@ -118,6 +120,14 @@ func (d *Daemon) webMetrics(ctx context.Context, _ func(any) error) (any, error)
 				answers = 0
 			}
 			up.Samples = append(up.Samples, metrics.Value(answers, "process", name))
+		})
+	}
+	if d.Peers.Services != nil {
+		asking.Go(func() {
+			families := d.Peers.Services(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, families...)
 		})
 	}
 	ask("server-hub", d.hubMeasures)

@@ -1,22 +1,28 @@
 package core
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	nethttp "net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/http"
+	"github.com/waltos/waltos/services/named"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -37,6 +43,44 @@ func (n *native) web() string {
 		<-watcher.Done()
 	})
 	return "http://" + ln.Addr().String()
+}
+
+// name serves names as a service of a native daemon does, and asks for some of them.
+func (n *native) name(names ...string) {
+	n.t.Helper()
+	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	watcher := state.Watch(n.t.Context(), filepath.Join(n.sockets, "state.sock"), "")
+	server := named.New(named.Config{Network: netip.MustParsePrefix("127.0.0.5/24"), Resolvers: filepath.Join(n.t.TempDir(), "none"), State: watcher})
+	watcher.Measure(server.Measures())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(n.t.Context(), udp, tcp) }()
+	n.t.Cleanup(func() {
+		if err := <-ended; err != nil {
+			n.t.Error(err)
+		}
+		<-watcher.Done()
+	})
+	dbtest.Wait(n.t, "the state", func(context.Context) error {
+		if watcher.Current().Version == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	client := &dns.Client{Timeout: time.Minute}
+	for _, name := range names {
+		question := new(dns.Msg)
+		question.SetQuestion(name, dns.TypeA)
+		if _, _, err := client.Exchange(question, udp.LocalAddr().String()); err != nil {
+			n.t.Fatal(err)
+		}
+	}
 }
 
 func download(t *testing.T, url string) (int, string) {
@@ -72,6 +116,7 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 	if status, text := download(t, url+"/readyz"); status != 200 || text != "[]" {
 		t.Errorf("/readyz: %d %s", status, text)
 	}
+	n.name("walt-server.walt.", "nothing.walt.")
 	status, text := download(t, url+"/metrics")
 	if status != 200 {
 		t.Fatalf("/metrics: %d\n%s", status, text)
@@ -92,12 +137,14 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 		`walt_devices{type="server"}`:                                1,
 		`walt_boot_notifications{state="booted"}`:                    0,
 		`walt_log_lines_lost_total{}`:                                0,
+		`walt_dns_questions_total{transport="udp"}`:                  2,
+		`walt_dns_answers_total{code="NXDOMAIN"}`:                    1,
 	} {
 		if got, found := value(families, name); !found || got != want {
 			t.Errorf("%s is %v (%v), want %v", name, got, found, want)
 		}
 	}
-	for _, process := range []string{"server-hub", "server-main", "server-db", "httpd"} {
+	for _, process := range []string{"server-hub", "server-main", "server-db", "httpd", "named"} {
 		for _, name := range []string{"process_resident_memory_bytes", "process_open_fds", "go_goroutines"} {
 			if got, _ := value(families, fmt.Sprintf("%s{process=%q}", name, process)); got <= 0 {
 				t.Errorf("%s of %s is %v", name, process, got)
