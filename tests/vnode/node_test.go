@@ -45,7 +45,7 @@ echo node ${name} of model ${model} on ${manufacturer} ${product}
 chain none.ipxe || echo there is no such script
 set base http://${next-server}/boot
 chain "${base}/a folder/params.ipxe" || reboot
-kernel --name kernel ${base}/kernel console=ttyS0 panic=-1 quiet ${params} && initrd initrd && boot ||
+kernel --name kernel ${base}/kernel console=ttyS0 panic=-1 loglevel=0 ${params} && initrd initrd && boot ||
 echo not booted # a comment
 `
 
@@ -106,12 +106,15 @@ type program struct {
 	seen    int // of printed, by await
 }
 
-// start starts the program as the server does.
-func start(t *testing.T, more ...string) *program {
+// managed are the options that the server gives.
+var managed = []string{"--hostname", "node1", "--mac", mac, "--ip", address, "--model", "pc-x86-64",
+	"--server-ip", native.ServerIP, "--cpu-cores", "1", "--ram", "256M", "--disks", "none", "--networks", "walt-net",
+	"--netmask", "255.255.255.0", "--gateway", "", "--boot-delay", "0", "--managed"}
+
+// start starts the program.
+func start(t *testing.T, options ...string) *program {
 	t.Helper()
-	args := append([]string{"walt-virtual-node", "--hostname", "node1", "--mac", mac, "--ip", address, "--model", "pc-x86-64",
-		"--server-ip", native.ServerIP, "--cpu-cores", "1", "--ram", "256M", "--disks", "none", "--networks", "walt-net",
-		"--netmask", "255.255.255.0", "--gateway", "", "--boot-delay", "0", "--managed", "--acceleration", "tcg"}, more...)
+	args := append([]string{"walt-virtual-node", "--acceleration", "tcg"}, options...)
 	p := &program{t: t, cmd: exec.Command(native.Get().Services, args...), ended: make(chan error, 1)}
 	keys, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -214,7 +217,7 @@ func (p *program) awaitEnd() error {
 	}
 }
 
-// machines are the QEMU processes of this namespace's program.
+// machines returns the QEMU processes of the node.
 func (p *program) machines() []int {
 	var found []int
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -243,7 +246,7 @@ func TestManaged(t *testing.T) {
 	if err := os.Remove(filepath.Join(p.boot, "start.ipxe")); err != nil {
 		t.Fatal(err)
 	}
-	n := start(t)
+	n := start(t, managed...)
 	n.await(`Starting\.\.\.\r\n`)
 	n.await(`tftp:/start.ipxe\.\.\. no such file\r\n`)
 	n.await(`cannot boot: .*\r\n`)
@@ -254,7 +257,7 @@ func TestManaged(t *testing.T) {
 
 	// The virtual machine is what the server and the scripts say.
 	n.await(`node: modules left: \[\]\r\n`)
-	n.await(`node: cmdline: .*console=ttyS0 panic=-1 quiet walt.test=52-54-00-12-34-56,,\r\n`)
+	n.await(`node: cmdline: .*console=ttyS0 panic=-1 loglevel=0 walt.test=52-54-00-12-34-56,,\r\n`)
 	n.await(`node: vendor: QEMU\r\n`)
 	n.await(`node: product: Standard PC \(i440FX \+ PIIX, 1996\)\r\n`)
 	n.await(`node: processors: 1\r\n`)

@@ -42,7 +42,7 @@ var templates = []string{none, ext4, fat32, hybridVolatile, hybridPersistent}
 // maxDisks is what one SCSI controller of QEMU has addresses for.
 const maxDisks = 255
 
-var form = regexp.MustCompile(`^([0-9]{1,7})([GT])(?:\[([^\[\]]*)\])?$`)
+var form = regexp.MustCompile(`^([0-9]{1,6})([GT])(?:\[([^\[\]]*)\])?$`)
 
 // Parse reads "none" or a list as 8G,1T[template=ext4].
 func Parse(text string) ([]Spec, error) {
