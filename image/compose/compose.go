@@ -71,6 +71,7 @@ const (
 	initrdName   = "initrd.img"
 	commandName  = "cmdline"
 	ukiName      = "walt.efi"
+	sbomName     = "walt.spdx.json"
 	bundleName   = "walt.bundle"
 	manifestName = "manifest.json"
 	// signatureName is beside the manifest: minisign finds it there.

@@ -58,8 +58,12 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	if err := b.bundle(filepath.Join(dir, bundleName), s, system); err != nil {
 		return err
 	}
+	materials, err := b.materials()
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
-		kernelName: k.image, initrdName: initrd, ukiName: unified, commandName: []byte(b.manifest.Command + "\n"),
+		sbomName: materials, kernelName: k.image, initrdName: initrd, ukiName: unified, commandName: []byte(b.manifest.Command + "\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
@@ -80,7 +84,7 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 }
 
 func (b *builder) publish(dir string, key ed25519.PrivateKey) error {
-	names := []string{diskName, kernelName, initrdName, ukiName, bundleName, commandName}
+	names := []string{diskName, kernelName, initrdName, ukiName, bundleName, commandName, sbomName}
 	for _, name := range names {
 		if err := b.manifest.add(dir, name); err != nil {
 			return fmt.Errorf("cannot hash %s: %w", name, err)
