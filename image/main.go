@@ -42,7 +42,7 @@ func command() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&s.cache, "cache", "", "folder of downloads (default $WALT_CACHE, or waltos in the user's cache folder)")
 	root.PersistentFlags().StringVar(&s.mirror, "mirror", "", "URL or folder of a Debian mirror (default $WALT_MIRROR, or the host's apt sources, or the public one)")
-	root.AddCommand(s.build(), s.verify(), s.diff(), s.lock(), s.keys())
+	root.AddCommand(s.build(), s.flash(), s.verify(), s.diff(), s.lock(), s.keys())
 	return root
 }
 

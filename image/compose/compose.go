@@ -66,7 +66,7 @@ type Result struct {
 
 // Names of the outputs.
 const (
-	diskName     = "walt.img"
+	DiskName     = "walt.img"
 	kernelName   = "vmlinuz"
 	initrdName   = "initrd.img"
 	commandName  = "cmdline"
@@ -270,7 +270,7 @@ func (b *builder) result() (result *Result, err error) {
 func (m *Manifest) result(dir string) *Result {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	return &Result{
-		Dir: dir, Disk: in(diskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName), Bundle: in(bundleName),
+		Dir: dir, Disk: in(DiskName), Kernel: in(kernelName), Initrd: in(initrdName), UKI: in(ukiName), Bundle: in(bundleName),
 		Command: m.Command, Manifest: m,
 	}
 }

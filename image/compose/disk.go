@@ -52,7 +52,7 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 		return err
 	}
 	unified := s.ukis[slot]
-	if err := b.disk(filepath.Join(dir, diskName), unified, system); err != nil {
+	if err := b.disk(filepath.Join(dir, DiskName), unified, system); err != nil {
 		return err
 	}
 	if err := b.bundle(filepath.Join(dir, bundleName), s, system); err != nil {
@@ -84,7 +84,7 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 }
 
 func (b *builder) publish(dir string, key ed25519.PrivateKey) error {
-	names := []string{diskName, kernelName, initrdName, ukiName, bundleName, commandName, sbomName}
+	names := []string{DiskName, kernelName, initrdName, ukiName, bundleName, commandName, sbomName}
 	for _, name := range names {
 		if err := b.manifest.add(dir, name); err != nil {
 			return fmt.Errorf("cannot hash %s: %w", name, err)

@@ -70,7 +70,7 @@ func TestOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	table, err := gpt.Read(disk, result.Manifest.Outputs[diskName].Size)
+	table, err := gpt.Read(disk, result.Manifest.Outputs[DiskName].Size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestNothingToDo(t *testing.T) {
 	if !second.Reused {
 		t.Error("the outputs were made again")
 	}
-	if first.Manifest.Outputs[diskName] != second.Manifest.Outputs[diskName] {
+	if first.Manifest.Outputs[DiskName] != second.Manifest.Outputs[DiskName] {
 		t.Error("the second manifest is another one")
 	}
 }
@@ -221,7 +221,7 @@ func TestChangedByteIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	table, err := gpt.Read(disk, first.Manifest.Outputs[diskName].Size)
+	table, err := gpt.Read(disk, first.Manifest.Outputs[DiskName].Size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestChangedByteIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &compare.Comparer{Command: box.Command, Scratch: t.TempDir()}
-	changed := filepath.Join(t.TempDir(), diskName)
+	changed := filepath.Join(t.TempDir(), DiskName)
 	if out, err := exec.Command("cp", "--sparse=always", first.Disk, changed).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v\n%s", err, out)
 	}
@@ -265,7 +265,7 @@ func TestChangedByteIsNamed(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			flip(t, changed, test.at)
 			defer flip(t, changed, test.at)
-			found, err := c.Files(t.Context(), diskName, first.Disk, changed)
+			found, err := c.Files(t.Context(), DiskName, first.Disk, changed)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -147,7 +147,7 @@ func entry(id string, c Component, within []string) *v2_3.Package {
 		PackageName: c.Name, PackageVersion: c.Version, PackageSPDXIdentifier: common.ElementID(id),
 		PackageDownloadLocation: unknown, PackageLicenseConcluded: unknown, PackageLicenseDeclared: unknown,
 		PackageCopyrightText: unknown,
-		PackageComment: "part of " + strings.Join(within, ", "),
+		PackageComment:       "part of " + strings.Join(within, ", "),
 		PackageExternalReferences: []*v2_3.PackageExternalReference{{
 			Category: common.CategoryPackageManager, RefType: "purl", Locator: c.purl(),
 		}},
