@@ -19,6 +19,9 @@ const cpuPeriod = 100_000
 // an error beside a usable group. data is a folder on the disk that io_max is about.
 func Open(root, name string, limits *hcl.Limits, data string) (*Group, error) {
 	g := &Group{filepath.Join(root, name)}
+	// Linux 6.14, and stable kernels with its change to cgroup.kill, kill what is born into a
+	// group that was killed once, so an empty group is made anew. One that is not stays.
+	_ = unix.Rmdir(g.dir)
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make control group: %w", err)
 	}

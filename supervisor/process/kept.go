@@ -31,11 +31,12 @@ func (l *Launcher) Release(u *hcl.Unit) {
 
 // Update applies limits that have changed. The kernel may take its time to make a unit smaller.
 func (l *Launcher) Update(u *hcl.Unit) {
-	if l.group(u.Name) == nil {
+	group := l.group(u.Name)
+	if group == nil {
 		return // nothing runs yet
 	}
 	go func() {
-		if _, err := l.openGroup(u); err != nil {
+		if err := group.Limit(u.Limits, l.config.StateDir); err != nil {
 			l.config.Log(u.Name, err.Error())
 		}
 	}()

@@ -17,7 +17,8 @@ type listening struct {
 	done chan struct{} // closed when it is to end
 }
 
-// listen opens the sockets of a unit and reports Exited once a peer is there: OK, or why not.
+// listen opens the sockets of a unit and reports Ready, then Exited once a peer is there: OK,
+// or why not.
 func (l *Launcher) listen(u *hcl.Unit, report func(unit.Event)) unit.Run {
 	run := &listening{done: make(chan struct{})}
 	go func() {
@@ -28,6 +29,7 @@ func (l *Launcher) listen(u *hcl.Unit, report func(unit.Event)) unit.Run {
 			report(exited)
 			return
 		}
+		report(unit.Event{Kind: unit.Ready})
 		came := make(chan struct{}, len(files))
 		var watchers sync.WaitGroup
 		for _, f := range files {

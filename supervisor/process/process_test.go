@@ -28,6 +28,12 @@ func TestMain(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == ShimName:
 		os.Exit(Shim(os.Args))
+	case len(os.Args) > 1 && os.Args[1] == "act":
+		if err := act(os.Args[2:]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case len(os.Args) > 1 && os.Args[1] == "service":
 		if err := service(); err != nil {
 			fmt.Println(err)

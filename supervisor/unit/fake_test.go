@@ -124,7 +124,11 @@ func (l *fakeLauncher) tell(name string, e Event) {
 	}
 }
 
-func (l *fakeLauncher) ready(name string) { l.tell(name, Event{Kind: Ready}) }
+func (l *fakeLauncher) ready(name string) {
+	if r := l.runs[name]; r != nil && r.task != Undo {
+		r.report(Event{Kind: Ready})
+	}
+}
 
 // house is a manager with its fakes.
 type house struct {

@@ -197,6 +197,8 @@ unit "user" {
   needs = ["lazy"]
 }`)
 	h.StartAll()
+	h.want(t, "user", Waiting) // for the sockets
+	h.launcher.ready("lazy")
 	h.want(t, "lazy", Listening) // before dep is there
 	h.want(t, "user", Starting)
 	if task := h.launcher.runs["lazy"].task; task != Listen {
@@ -216,6 +218,7 @@ unit "user" {
 	h.launcher.exit("lazy", true)
 	h.want(t, "lazy", Backoff)
 	h.clock.next()
+	h.launcher.ready("lazy")
 	h.want(t, "lazy", Listening)
 	// By hand it starts at once.
 	h.Start("lazy")

@@ -30,7 +30,7 @@ type Task int
 const (
 	Main   Task = iota // the commands of the unit
 	Undo               // the stop command of a oneshot
-	Listen             // waiting for a connection to one of its sockets; Exited, OK: there is one
+	Listen             // opening its sockets (Ready), waiting for a connection (Exited, OK)
 )
 
 // Run is a launched unit.

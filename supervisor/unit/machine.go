@@ -76,7 +76,7 @@ type machine struct {
 	pid         int
 	limit       alarm     // of the state
 	deadline    time.Time // of limit
-	undoing     bool      // the run is the stop command of a oneshot
+	task        Task      // of the run
 	spontaneous bool      // the run has said that it ends by itself
 	announced   bool      // the run has said that it reloads
 	failure     string    // why the supervisor itself ended the run; counts as a failure
@@ -166,7 +166,7 @@ func (u *machine) arm(d time.Duration) {
 func (u *machine) launch(task Task) {
 	u.generation++
 	generation := u.generation
-	u.failure, u.spontaneous, u.undoing = "", false, task == Undo
+	u.failure, u.spontaneous, u.task = "", false, task
 	u.run = u.m.launcher.Launch(u.live, task, func(e Event) {
 		u.m.locked(func() {
 			if u.generation == generation {
@@ -226,6 +226,7 @@ func (u *machine) start(called bool) {
 			u.end("started by request")
 		}
 	case Waiting, Starting, Running, Reloading, Done:
+		// A unit on demand that opens its sockets starts as soon as it listens.
 	case Stopping, Killing:
 		// It starts again once it has ended.
 		u.failure, u.spontaneous = "", false
@@ -353,10 +354,12 @@ func (u *machine) reasonToEnd() string {
 		return "no file defines it any more"
 	case !u.wanted:
 		return "stopped by request"
+	case u.state == Listening && u.called:
+		return "started by request"
 	case u.live != u.unit, u.state == Listening && !u.unit.OnDemand, u.state == Done && (u.unit.OnDemand || u.unit.Timer != nil):
 		return definitionChanged
-	case u.state == Listening:
-		return ""
+	case u.listens():
+		return "" // nothing of it runs yet
 	}
 	for _, name := range u.unit.Binds {
 		if other := u.m.units[name]; !other.isUp() || other.leaving != "" {
@@ -370,6 +373,9 @@ func (u *machine) reasonToEnd() string {
 	}
 	return ""
 }
+
+// listens: the run holds the sockets of a unit on demand, and nothing else.
+func (u *machine) listens() bool { return u.run != nil && u.task == Listen }
 
 // heading says where the unit is or is about to go.
 func (u *machine) heading() State {
@@ -387,7 +393,8 @@ func (u *machine) tryStart() bool {
 	}
 	if !u.called && u.unit.OnDemand {
 		u.live = u.unit
-		u.enter(Listening, u.reason)
+		u.enter(Starting, u.reason)
+		u.arm(duration(u.live.Ready.Timeout))
 		u.launch(Listen)
 		return true
 	}
@@ -498,7 +505,10 @@ func (u *machine) rest(reason string) {
 func (u *machine) isReady() {
 	switch u.state {
 	case Starting:
-		if u.live.Type != "oneshot" {
+		switch {
+		case u.task == Listen:
+			u.enter(Listening, u.reason)
+		case u.live.Type != "oneshot":
 			u.enter(Running, "")
 		}
 	case Reloading:
@@ -637,7 +647,7 @@ func (u *machine) exited(e Event) {
 	u.run, u.pid = nil, 0
 	switch u.state {
 	case Listening:
-		if !e.OK || !u.wanted {
+		if !e.OK || !u.wanted || u.leaving != "" {
 			u.ended(false, e.Text)
 			return
 		}
@@ -655,7 +665,7 @@ func (u *machine) exited(e Event) {
 			u.ended(false, u.failure)
 		case u.spontaneous:
 			u.ended(e.OK, e.Text)
-		case u.undoing && !e.OK:
+		case u.task == Undo && !e.OK:
 			u.rest("its stop command failed: " + e.Text)
 		default:
 			u.rest(u.reason)

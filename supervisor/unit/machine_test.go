@@ -49,7 +49,7 @@ var reach = map[State]way{
 	Waiting:   {walkService, []string{"start"}},
 	Blocked:   {walkService, []string{"start", "dep fails"}},
 	Scheduled: {walkJob, []string{"all"}},
-	Listening: {walkOnDemand, []string{"all"}},
+	Listening: {walkOnDemand, []string{"all", "ready"}},
 	Starting:  {walkService, []string{"start", "dep ready"}},
 	Running:   {walkService, []string{"start", "dep ready", "ready"}},
 	Reloading: {walkService, []string{"start", "dep ready", "ready", "reload"}},

@@ -183,7 +183,7 @@ func (m *Manager) held(u *machine) bool {
 		if !u.wanted && !other.wanted && slices.Contains(other.unit.Dependencies(), u.unit.Name) {
 			return true
 		}
-		if other.state != Listening && slices.Contains(other.unit.Binds, u.unit.Name) {
+		if !other.listens() && slices.Contains(other.unit.Binds, u.unit.Name) {
 			return true
 		}
 	}

@@ -162,7 +162,7 @@ func TestPlanChangesKinds(t *testing.T) {
 			switch state {
 			case Done:
 				h.launcher.exit("u", true)
-			case Running:
+			case Running, Listening:
 				h.launcher.ready("u")
 			}
 		}

@@ -85,7 +85,7 @@ func (j *judge) launched(u *hcl.Unit, task Task) {
 		j.t.Fatalf("%s was launched although nobody wants it", u.Name)
 	}
 	if task == Listen {
-		return
+		return // as early as can be
 	}
 	for _, name := range u.Required() {
 		if other := j.units[name]; !other.isUp() {
@@ -135,7 +135,7 @@ func (j *judge) check() {
 		if (u.pulse.timer != nil) != (u.state == Running && u.live.Alive != nil) {
 			t.Fatalf("%s is %s; pulse: %v", name, u.state, u.pulse.timer != nil)
 		}
-		if u.state == Running || u.state == Starting {
+		if (u.state == Running || u.state == Starting) && u.task == Main {
 			j.checkBase(u)
 		}
 	}
