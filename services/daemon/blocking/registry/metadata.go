@@ -55,7 +55,7 @@ func decodeMetadata(label string) ([]Image, error) {
 	}
 	var images []Image
 	for full, a := range m.Images {
-		if labels := waltLabels(a.Labels); labels != nil && fullName.MatchString(full) {
+		if labels := waltLabels(a.Labels); labels != nil && isFullName(full) {
 			images = append(images, Image{Name: full, Labels: labels})
 		}
 	}
@@ -98,7 +98,7 @@ func (s *Session) hubUsers(ctx context.Context) ([]string, error) {
 		}
 		for _, r := range page.Results {
 			user, repository, _ := strings.Cut(r.Name, "/")
-			if repository == metadataRepository && fullName.MatchString(r.Name+":latest") && !slices.Contains(users, user) {
+			if repository == metadataRepository && isFullName(r.Name+":latest") && !slices.Contains(users, user) {
 				users = append(users, user)
 			}
 		}
@@ -153,7 +153,7 @@ func (s *Session) Announce(ctx context.Context, user string) error {
 
 // collect returns the labels of all WalT images of a user.
 func (s *Session) collect(ctx context.Context, user string) (map[string]map[string]string, error) {
-	if !fullName.MatchString(user + "/x:latest") {
+	if !isFullName(user + "/x:latest") {
 		return nil, fmt.Errorf("%q is no user of the hub", user)
 	}
 	repositories, err := s.hubNames(ctx, "/v2/repositories/"+url.PathEscape(user)+"/")
@@ -161,7 +161,7 @@ func (s *Session) collect(ctx context.Context, user string) (map[string]map[stri
 		return nil, err
 	}
 	repositories = slices.DeleteFunc(repositories, func(r string) bool {
-		return r == metadataRepository || !fullName.MatchString(user+"/"+r+":latest")
+		return r == metadataRepository || !isFullName(user+"/"+r+":latest")
 	})
 	var mu sync.Mutex
 	images := map[string]map[string]string{}
@@ -173,7 +173,7 @@ func (s *Session) collect(ctx context.Context, user string) (map[string]map[stri
 		}
 		for _, tag := range tags {
 			full := repository + ":" + tag
-			if !fullName.MatchString(full) {
+			if !isFullName(full) {
 				continue
 			}
 			config, err := s.configuration(ctx, full)

@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -106,9 +105,22 @@ func boundRedirects(_ *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// fullName is a name of an image as WalT knows them: user, repository, tag (the grammar
-// of the distribution specification, with one level).
-var fullName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}/[a-z0-9][a-z0-9._-]{0,127}:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+// isFullName tells whether a text is a name of an image as WalT knows them: user,
+// repository, tag (the grammar of the distribution specification, with one level).
+func isFullName(full string) bool {
+	user, rest, hasUser := strings.Cut(full, "/")
+	repository, tag, hasTag := strings.Cut(rest, ":")
+	const lower = "abcdefghijklmnopqrstuvwxyz0123456789"
+	return hasUser && hasTag && isPart(user, lower, "._-") && isPart(repository, lower, "._-") &&
+		isPart(tag, lower+"ABCDEFGHIJKLMNOPQRSTUVWXYZ_", ".-")
+}
+
+// isPart tells whether a part of a name begins with one of some characters, and has only
+// these and some others.
+func isPart(part, first, others string) bool {
+	const longest = 128
+	return part != "" && len(part) <= longest && strings.Contains(first, part[:1]) && strings.Trim(part, first+others) == ""
+}
 
 // Labels of WalT images (server-state §3.2).
 const (
@@ -119,7 +131,9 @@ const (
 // maxLabels bounds the labels of one image, names and values.
 const maxLabels = 4 << 10
 
-var plainLabel = regexp.MustCompile(`^[ -~]*$`)
+func isPlain(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+}
 
 // waltLabels returns the labels of an image that concern WalT, nil if they are not those
 // of a WalT image. What is not plain text is none: they are printed on terminals.
@@ -132,7 +146,7 @@ func waltLabels(labels map[string]string) map[string]string {
 		if !strings.HasPrefix(name, "walt.") {
 			continue
 		}
-		if size += len(name) + len(value); size > maxLabels || !plainLabel.MatchString(name+value) {
+		if size += len(name) + len(value); size > maxLabels || !isPlain(name+value) {
 			return nil
 		}
 		kept[name] = value

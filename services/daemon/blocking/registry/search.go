@@ -84,7 +84,7 @@ func (s *Session) searchCatalog(ctx context.Context, q Query, found func(Image) 
 	if err != nil {
 		return err
 	}
-	repositories = slices.DeleteFunc(repositories, func(r string) bool { return !fullName.MatchString(prefix + r + ":latest") })
+	repositories = slices.DeleteFunc(repositories, func(r string) bool { return !isFullName(prefix + r + ":latest") })
 	return each(ctx, repositories, func(repository string) error {
 		repository = prefix + repository
 		tags, err := s.list(ctx, "/v2/"+repository+"/tags/list", "tags", "repository:"+repository+":pull")
@@ -93,7 +93,7 @@ func (s *Session) searchCatalog(ctx context.Context, q Query, found func(Image) 
 		}
 		for _, tag := range tags {
 			full := repository + ":" + tag
-			if !fullName.MatchString(full) || !q.wants(s.Registry, full) {
+			if !isFullName(full) || !q.wants(s.Registry, full) {
 				continue
 			}
 			i, err := s.Describe(ctx, full)

@@ -308,6 +308,19 @@ func TestSearchEndsWithItsCaller(t *testing.T) {
 	}
 }
 
+func TestFullName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"alice/tool:latest": true, "0a/b._-c:V1.2-x_y": true,
+		"": false, "alice": false, "alice/tool": false, "alice/tool:": false, "/tool:latest": false, "alice/:latest": false, "a/b/c:latest": false,
+		"alice/tool:a:b": false, "Alice/tool:latest": false, "alice/to ol:latest": false, "../tool:latest": false, "alice/tool:.a": false, "alice/t\x1b:latest": false,
+		"alice/" + strings.Repeat("t", 129) + ":latest": false,
+	} {
+		if got := isFullName(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
 func FuzzMetadata(f *testing.F) {
 	f.Add(base64.StdEncoding.EncodeToString([]byte(`{"walt.user.images":{"alice/tool:latest":{"labels":{"walt.node.models":"rpi-b"}}}}`)))
 	f.Add("")
@@ -317,7 +330,7 @@ func FuzzMetadata(f *testing.F) {
 			t.Error(err)
 		}
 		for _, i := range images {
-			if !fullName.MatchString(i.Name) || i.Labels[ModelsLabel] == "" {
+			if !isFullName(i.Name) || i.Labels[ModelsLabel] == "" {
 				t.Errorf("%+v", i)
 			}
 		}

@@ -61,7 +61,7 @@ func (s *Session) Close() { s.guard.CloseIdleConnections() }
 
 // tag returns the reference of an image by its full name.
 func (s *Session) tag(full string) (name.Tag, error) {
-	if !fullName.MatchString(full) {
+	if !isFullName(full) {
 		return name.Tag{}, fmt.Errorf("cannot ask a registry for image %q: it is no name of one", full)
 	}
 	path, tag, _ := strings.Cut(full, ":")

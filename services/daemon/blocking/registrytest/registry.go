@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -137,7 +138,7 @@ func Start(t testing.TB, tls bool, username, password string) *Registry {
 	return r
 }
 
-// repositories lists what a registry holds, by user.
+// repositories lists those of a user, sorted: a list that is read by pages has one order.
 func (s store) repositories(user string) (names []string) {
 	list, _ := remote.Catalog(context.Background(), mustRegistry(), remote.WithTransport(s))
 	for _, full := range list {
@@ -145,11 +146,13 @@ func (s store) repositories(user string) (names []string) {
 			names = append(names, repository)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
 func (s store) tags(repository string) []string {
 	list, _ := remote.List(mustRegistry().Repo(repository), remote.WithTransport(s))
+	slices.Sort(list)
 	return list
 }
 
