@@ -82,7 +82,7 @@ func served(t testing.TB, address string) {
 
 // CN-07, and rows 2 and 3 of the defects of server and nodes: peers that say nothing, or
 // half of it, keep nobody waiting.
-func TestCN07SilentConnections(t *testing.T) {
+func TestCN07DefectS2DefectN3SilentConnections(t *testing.T) {
 	p := start(t, nil)
 	address := p.listen(t)
 	for i := range 100 {
@@ -102,9 +102,6 @@ func TestCN07SilentConnections(t *testing.T) {
 	}
 	served(t, address)
 }
-
-func TestDefectS2SilentPeers(t *testing.T) { TestCN07SilentConnections(t) }
-func TestDefectN3SilentPeers(t *testing.T) { TestCN07SilentConnections(t) }
 
 // hostile are things that clients send instead of their parameters.
 func hostile(t testing.TB) map[string][]byte {
@@ -133,8 +130,8 @@ func hostile(t testing.TB) map[string][]byte {
 	}
 }
 
-// CN-02 and CN-08: whatever a stream is opened with ends that stream only.
-func TestCN08EachStreamAlone(t *testing.T) {
+// CN-02 and CN-08, and row 4 of the defects of nodes: whatever a stream is opened with ends that stream only.
+func TestCN02CN08DefectN4EachStreamAlone(t *testing.T) {
 	var mu sync.Mutex
 	var panics []string
 	p := start(t, func(c *Config) {
@@ -168,10 +165,6 @@ func TestCN08EachStreamAlone(t *testing.T) {
 		t.Errorf("%d panics: %s", len(panics), panics[0])
 	}
 }
-
-func TestCN02Pickles(t *testing.T) { TestCN08EachStreamAlone(t) }
-
-func TestDefectN4ExceptionsEndNothing(t *testing.T) { TestCN08EachStreamAlone(t) }
 
 // What is not provided is told in the form that the client of that stream reads.
 func TestImageStreamsAreRefusedInWords(t *testing.T) {
@@ -535,7 +528,7 @@ func (m mounted) BootDir(string, string) string { return filepath.Join(m.root, "
 
 // Rows 3 of server and 5 of nodes: request 12 reads boot files only, and of the node that
 // asks.
-func TestDefectS3BootFiles(t *testing.T) {
+func TestDefectS3DefectN5BootFiles(t *testing.T) {
 	top := t.TempDir()
 	root := filepath.Join(top, "fs")
 	for name, text := range map[string]string{"secret": "secret", "fs/boot/pc-x86-64/start.ipxe": "#!ipxe", "fs/vmlinuz": "linux"} {
@@ -594,8 +587,6 @@ func TestDefectS3BootFiles(t *testing.T) {
 		}
 	}
 }
-
-func TestDefectN5BootFiles(t *testing.T) { TestDefectS3BootFiles(t) }
 
 func TestVPNNodeImageIsRefused(t *testing.T) {
 	p := start(t, nil)

@@ -15,8 +15,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/creack/pty"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/waltos/waltos/services/daemon/core/remote/sshtest"
 )
 
 // machine is a node or a device: a server of ssh on the loopback that runs commands as
@@ -70,13 +71,7 @@ func newMachine(t *testing.T) (*machine, SSH) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &ssh.ServerConfig{PublicKeyCallback: func(c ssh.ConnMetadata, offered ssh.PublicKey) (*ssh.Permissions, error) {
-		if string(offered.Marshal()) != string(accepted.Marshal()) {
-			return nil, fmt.Errorf("not the key of the server")
-		}
-		return nil, nil
-	}}
-	config.AddHostKey(host)
+	config := sshtest.Config(host, accepted)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +84,7 @@ func newMachine(t *testing.T) (*machine, SSH) {
 			if err != nil {
 				return
 			}
-			all.Go(func() { m.serve(conn, config) })
+			all.Go(func() { sshtest.Serve(conn, config, m.home, func(user string) { m.users <- user }) })
 		}
 	})
 	port := ln.Addr().(*net.TCPAddr).Port
@@ -98,96 +93,6 @@ func newMachine(t *testing.T) (*machine, SSH) {
 		KeyScan:    write("ssh-keyscan", fmt.Sprintf("#!/bin/sh\nexec ssh-keyscan -p %d \"$@\"\n", port), 0o700),
 		KnownNodes: known,
 		Home:       dir,
-	}
-}
-
-func (m *machine) serve(conn net.Conn, config *ssh.ServerConfig) {
-	defer conn.Close()
-	server, channels, requests, err := ssh.NewServerConn(conn, config)
-	if err != nil {
-		return
-	}
-	m.users <- server.User()
-	go ssh.DiscardRequests(requests)
-	for channel := range channels {
-		if channel.ChannelType() != "session" {
-			channel.Reject(ssh.UnknownChannelType, "")
-			continue
-		}
-		c, requests, err := channel.Accept()
-		if err != nil {
-			return
-		}
-		m.session(c, requests)
-	}
-}
-
-// session runs one command or shell as sshd does.
-func (m *machine) session(c ssh.Channel, requests <-chan *ssh.Request) {
-	defer c.Close()
-	terminal := false
-	for r := range requests {
-		cmd := exec.Command("sh")
-		cmd.Dir, cmd.Env = m.home, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.home}
-		switch r.Type {
-		case "pty-req":
-			terminal = true
-			r.Reply(true, nil)
-			continue
-		case "exec":
-			var command struct{ Text string }
-			if err := ssh.Unmarshal(r.Payload, &command); err != nil {
-				m.t.Error(err)
-			}
-			cmd.Args = append(cmd.Args, "-c", command.Text)
-		case "shell":
-		default:
-			r.Reply(false, nil)
-			continue
-		}
-		r.Reply(true, nil)
-		go ssh.DiscardRequests(requests)
-		var status struct{ Code uint32 }
-		if err := m.run(cmd, c, terminal); err != nil {
-			status.Code = 1
-		}
-		c.SendRequest("exit-status", false, ssh.Marshal(status))
-		return
-	}
-}
-
-func (m *machine) run(cmd *exec.Cmd, c ssh.Channel, terminal bool) error {
-	if terminal {
-		f, err := pty.Start(cmd)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		go func() { copyTo(f, c) }()
-		copyTo(c, f)
-		return cmd.Wait()
-	}
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = c, c.Stderr()
-	go func() { copyTo(input, c); input.Close() }()
-	return cmd.Run()
-}
-
-func copyTo(w interface{ Write([]byte) (int, error) }, r interface{ Read([]byte) (int, error) }) {
-	buffer := make([]byte, 4096)
-	for {
-		n, err := r.Read(buffer)
-		if n > 0 {
-			if _, err := w.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
 	}
 }
 
