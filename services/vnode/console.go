@@ -52,7 +52,7 @@ func (o *output) Write(data []byte) (int, error) {
 	}
 	if excess := len(o.waiting) - maxWaiting; excess > 0 {
 		o.lost += excess
-		o.waiting = slices.Delete(o.waiting, 0, excess)
+		o.waiting = o.waiting[excess:]
 	}
 	o.wake()
 	return len(data), nil
@@ -112,7 +112,7 @@ func (o *output) take() (chunk []byte, closed bool) {
 	}
 	size := min(len(o.waiting), maxChunk)
 	chunk = slices.Clone(o.waiting[:size])
-	o.waiting = slices.Delete(o.waiting, 0, size)
+	o.waiting = o.waiting[size:]
 	return chunk, o.closed
 }
 

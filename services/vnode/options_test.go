@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waltos/waltos/qemu/machine"
@@ -162,24 +163,27 @@ func TestLongCommand(t *testing.T) {
 // TestConsoleChunks is that of node-protocols 6.4: output is gathered, lines end with CR
 // LF, and no write is larger than 4096 bytes.
 func TestConsoleChunks(t *testing.T) {
-	writes := make(chan string, 100)
-	o := newOutput(writer(func(p []byte) { writes <- string(p) }), nil)
-	for _, text := range []string{"a\n", "b\r", "\nc"} {
-		io.WriteString(o, text)
-	}
-	if got := <-writes; got != "a\r\nb\r\nc" {
-		t.Errorf("the first chunk is %q", got)
-	}
-	io.WriteString(o, strings.Repeat("x", 10_000))
-	o.close()
-	close(writes)
-	var sizes []int
-	for text := range writes {
-		sizes = append(sizes, len(text))
-	}
-	if !slices.Equal(sizes, []int{4096, 4096, 10_000 - 2*4096}) {
-		t.Errorf("the chunks have %v bytes", sizes)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var chunks []string
+		o := newOutput(writer(func(p []byte) { chunks = append(chunks, string(p)) }), nil)
+		for _, text := range []string{"a\n", "b\r", "\nc"} {
+			io.WriteString(o, text)
+		}
+		time.Sleep(gatherTime)
+		synctest.Wait()
+		if !slices.Equal(chunks, []string{"a\r\nb\r\nc"}) {
+			t.Errorf("the first chunks are %q", chunks)
+		}
+		io.WriteString(o, strings.Repeat("x", 10_000))
+		o.close()
+		var sizes []int
+		for _, text := range chunks[1:] {
+			sizes = append(sizes, len(text))
+		}
+		if !slices.Equal(sizes, []int{4096, 4096, 10_000 - 2*4096}) {
+			t.Errorf("the chunks have %v bytes", sizes)
+		}
+	})
 }
 
 // writer is a function that gets what is written.
@@ -190,22 +194,39 @@ func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 // TestConsoleWithoutReader writes what nobody reads: it is bounded, nothing waits, and a
 // reader that comes is told.
 func TestConsoleWithoutReader(t *testing.T) {
-	r, w := io.Pipe()
-	o := newOutput(w, nil)
-	text := strings.Repeat("0123456789abcde\n", 1000)
-	for range 1000 {
-		io.WriteString(o, text)
-	}
-	io.WriteString(o, "the end")
-	began := time.Now()
-	go func() {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		o := newOutput(w, nil)
+		text := strings.Repeat("0123456789abcde\n", 1000)
+		for range 1000 {
+			io.WriteString(o, text)
+		}
+		io.WriteString(o, "the end")
+		go func() {
+			o.close()
+			w.Close()
+		}()
+		got, err := io.ReadAll(r)
+		if err != nil || len(got) > maxWaiting+3*maxChunk || !strings.HasSuffix(string(got), "the end") ||
+			!strings.Contains(string(got), "bytes of output are lost]") {
+			t.Errorf("%d bytes were kept, %v: ...%q", len(got), err, got[max(0, len(got)-100):])
+		}
+	})
+}
+
+// TestConsoleEnd ends while its reader takes nothing.
+func TestConsoleEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		o := newOutput(w, nil)
+		io.WriteString(o, "x")
+		began := time.Now()
 		o.close()
-		w.Close()
-	}()
-	got, err := io.ReadAll(r)
-	if err != nil || len(got) > maxWaiting+3*maxChunk || !strings.HasSuffix(string(got), "the end") || !strings.Contains(string(got), "bytes of output are lost]") {
-		t.Errorf("%d bytes were kept after %v, %v: ...%q", len(got), time.Since(began), err, got[max(0, len(got)-100):])
-	}
+		if took := time.Since(began); took != closeTime {
+			t.Errorf("the end took %v", took)
+		}
+		r.Close()
+	})
 }
 
 func TestPrefix(t *testing.T) {
