@@ -11,11 +11,10 @@ import (
 // is what the last ones do.
 var (
 	apiRows = []string{"get_nodes", "attribute booted", "config", "reboot", "wait", "boot", "release", "acquire", "rename",
-		"forget and remove", "get_logs", "get_images", "images rename and remove", "get_server"}
+		"create_vnode", "forget and remove", "get_logs", "get_images", "images rename and remove", "get_server"}
 	apiLater = map[string]string{
-		"create_vnode": `api.nodes.create_vnode("vn2")`,
-		"clone":        `api.images.clone("walt:bob/pc-x86-64-default")`,
-		"build":        `api.images.build("built", ".")`,
+		"clone": `api.images.clone("walt:bob/pc-x86-64-default")`,
+		"build": `api.images.build("built", ".")`,
 	}
 )
 

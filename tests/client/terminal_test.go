@@ -194,6 +194,7 @@ func (p *platform) terminals(t *testing.T, all *rows) {
 		term.expect(`This will connect to the virtual node console\.(?s:.*)to abort: $`, nil)
 		term.key("\r")
 		term.expect(`OK, connecting\.`, nil)
+		term.expect(`Starting\.\.\.\r\n`, nil) // by walt-virtual-node, again and again
 		term.expect(`vn1 login: `, func() { p.LogFrom("192.168.152.20", "virtualconsole", `b'\r\nvn1 login: '`) })
 		term.key("\x01")
 		term.expect(`vn1 login: `, func() { p.LogFrom("192.168.152.20", "virtualconsole", `b'\r\nvn1 login: '`) })

@@ -35,6 +35,7 @@ const (
 
 // site is the site file.
 const site = `network "walt-net" { ip = "192.168.152.1/24" }
+virtual_nodes { emulation = true }
 `
 
 // Daemon is the daemon of one platform.
@@ -54,7 +55,7 @@ type process struct {
 func arguments(service string) []string {
 	switch service {
 	case "server-main":
-		return []string{"-server-mac", ServerMAC, "-psql", supplies.Psql, "-sql-account", ""}
+		return []string{"-server-mac", ServerMAC, "-psql", supplies.Psql, "-sql-account", "", "-vnode-account", ""}
 	case "server-hub":
 		return []string{"-site", "/run/walt/site.hcl"}
 	}
@@ -90,7 +91,7 @@ func StartSite(t testing.TB, more string, devices ...db.Device) *Daemon {
 			t.Fatal(err)
 		}
 	}
-	for _, service := range []string{"server-blocking", "server-main", "server-hub", "httpd"} {
+	for _, service := range []string{"vnodes", "server-blocking", "server-main", "server-hub", "httpd"} {
 		d.Up(service)
 	}
 	d.Await()

@@ -122,6 +122,13 @@ attempt(lambda: api.logs.get_logs(history="nonsense"))
 attempt(lambda: api.logs.get_logs(history="full", issuers="switch1"))
 attempt(lambda: list(n1.get_logs(realtime=True, timeout=1)))
 
+row("create_vnode")
+vn2 = api.nodes.create_vnode("vn2")
+show(vn2.name, vn2.ip, vn2.model, vn2.virtual, vn2.owner, vn2.image.name, vn2.booted, vn2.config.ram)
+vn2.reboot(hard_only=True)
+vn2.remove()
+show(sorted(api.nodes.get_nodes().keys()))
+
 row("rename")
 n2.rename("lab-2")
 show(n2.name, sorted(api.nodes.get_nodes().keys()))
