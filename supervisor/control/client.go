@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/security"
 )
 
 // ErrUnreachable is the error of a client that finds no supervisor.
@@ -40,6 +41,11 @@ func (c Client) Unit(ctx context.Context, name string) (d Detail, err error) {
 // Graph asks for the dependencies of all units.
 func (c Client) Graph(ctx context.Context) (g []Node, err error) {
 	return g, c.ask(ctx, "GET", "/v1/graph", &g)
+}
+
+// Security asks what each unit can do.
+func (c Client) Security(ctx context.Context) (r []security.Report, err error) {
+	return r, c.ask(ctx, "GET", "/v1/security", &r)
 }
 
 // Boot asks for the report of the boot.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
@@ -40,7 +41,8 @@ func (h *house) Unit(name string) (Detail, error) {
 func (h *house) Graph() []Node {
 	return []Node{{Name: "a", Needs: []string{"b"}}, {Name: "b"}, {Name: "c"}}
 }
-func (h *house) Boot() Boot { return Boot{} }
+func (h *house) Boot() Boot                  { return Boot{} }
+func (h *house) Security() []security.Report { return []security.Report{{Unit: "a"}} }
 
 func (h *house) Change(what, name string) (<-chan struct{}, error) {
 	if _, err := h.Unit(name); err != nil {

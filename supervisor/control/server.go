@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
@@ -30,6 +31,7 @@ type Machine interface {
 	Unit(name string) (Detail, error)
 	Graph() []Node
 	Boot() Boot
+	Security() []security.Report
 	// Change orders "start", "stop", "restart" or "reload"; the channel is closed when the
 	// unit has had its result.
 	Change(what, unit string) (<-chan struct{}, error)
@@ -66,6 +68,7 @@ func Endpoints() []Endpoint {
 		{"GET", "/v1/plan", true, "Plan", "what the unit files would change, if they were read now", (*Server).plan},
 		{"POST", "/v1/plan/{id}", true, "stream of Step", "apply that plan, if it is still the same; the last step has no unit", (*Server).applyPlan},
 		{"GET", "/v1/graph", false, "array of Node", "what depends on what", (*Server).graph},
+		{"GET", "/v1/security", true, "array of security.Report", "what each unit can do, why, and where the kernel says otherwise than its file", (*Server).security},
 		{"GET", "/v1/boot", false, "Boot", "where the time of the boot went", (*Server).boot},
 		{"GET", "/v1/events", false, "stream of Event", "changes of units that are remembered; with ?follow=yes those to come, with ?unit=NAME of one unit", (*Server).events},
 		{"POST", "/v1/journal/flush", true, "{}", "the journal on disk has all lines so far", (*Server).flush},
@@ -179,6 +182,10 @@ func (s *lines) flush() bool { return s.controller.Flush() == nil }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 	return answer(w, s.Machine.Status())
+}
+
+func (s *Server) security(w http.ResponseWriter, _ *http.Request) error {
+	return answer(w, s.Machine.Security())
 }
 
 func (s *Server) graph(w http.ResponseWriter, _ *http.Request) error {

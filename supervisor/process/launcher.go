@@ -374,6 +374,7 @@ func (r *run) prepare() (*preparation, error) {
 }
 
 func (r *run) openGroup(p *preparation) error {
+	cgroup.Forget(r.launcher.config.CgroupRoot, r.unit.Name)
 	group, err := r.launcher.openGroup(r.unit)
 	if err != nil {
 		return err

@@ -459,6 +459,11 @@ func TestControlGroup(t *testing.T) {
 	}
 	l.run.Signal(syscall.SIGTERM)
 	l.end("killed by signal SIGTERM")
+	// The group was killed; what is started next is not.
+	again := b.launch(u, unit.Main)
+	again.await(unit.Ready)
+	again.run.Signal(syscall.SIGTERM)
+	again.end("killed by signal SIGTERM")
 	text, err := os.ReadFile(filepath.Join(root, "u", "cgroup.procs"))
 	if err != nil || len(text) != 0 {
 		t.Errorf("processes left: %q, %v", text, err)

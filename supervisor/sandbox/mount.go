@@ -40,9 +40,14 @@ func openTree(p Place) (tree, error) {
 	return t, nil
 }
 
-// set changes the attributes of the tree.
+// set changes the attributes of the tree; those of mounts in a mountable one are left to whom
+// they are for.
 func (t tree) set(attributes, cleared uint64) error {
-	err := unix.MountSetattr(t.fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attributes, Attr_clr: cleared})
+	flags := uint(unix.AT_EMPTY_PATH)
+	if t.Access != Mountable {
+		flags |= unix.AT_RECURSIVE
+	}
+	err := unix.MountSetattr(t.fd, "", flags, &unix.MountAttr{Attr_set: attributes, Attr_clr: cleared})
 	if err != nil {
 		return fmt.Errorf("cannot protect %s: %w", t.Path, err)
 	}

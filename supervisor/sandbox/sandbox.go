@@ -19,7 +19,6 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/loopback"
 	"github.com/waltos/waltos/supervisor/sandbox/seccomp"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,9 +68,9 @@ func (p *Plan) Enter() error {
 	if err != nil {
 		return err
 	}
-	var filter []bpf.RawInstruction
+	var filters []seccomp.Filter
 	if p.confined() {
-		if filter, err = p.policy(runtime.GOARCH).Compile(); err != nil {
+		if filters, err = p.policy(runtime.GOARCH).Compile(); err != nil {
 			return err
 		}
 		if err := p.leave(); err != nil {
@@ -83,7 +82,7 @@ func (p *Plan) Enter() error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("cannot forbid new privileges: %w", err)
 		}
-		if !p.mounts() {
+		if !MayMount(p.Sandbox) {
 			if err := restrict(p.Sandbox, p.Own); err != nil {
 				return err
 			}
@@ -95,8 +94,8 @@ func (p *Plan) Enter() error {
 	if err := unix.Chdir(p.Directory); err != nil {
 		return fmt.Errorf("cannot enter folder %s: %w", p.Directory, err)
 	}
-	if filter != nil {
-		return seccomp.Load(filter)
+	if filters != nil {
+		return seccomp.Load(filters)
 	}
 	return nil
 }
@@ -139,10 +138,10 @@ func (p *Plan) leave() error {
 	return nil
 }
 
-// mounts tells whether the unit may mount.
-func (p *Plan) mounts() bool {
-	calls, err := seccomp.Expand(p.Sandbox.Syscalls)
-	return len(p.Sandbox.Mounts) > 0 || err == nil && calls["mount"]
+// MayMount tells whether a sandbox lets the unit mount.
+func MayMount(s *hcl.Sandbox) bool {
+	calls, err := seccomp.Expand(s.Syscalls)
+	return len(s.Mounts) > 0 || err == nil && calls["mount"]
 }
 
 // families of sockets, as AF_UNIX.

@@ -35,6 +35,8 @@ func TestView(t *testing.T) {
 		  sandbox {}`, "write /run/r (its directories)\nwrite /var/lib/b (its directories)\nwrite /var/lib/walt (its directories)\n"},
 		{`state_directories = ["walt", "walt/images"]
 		  sandbox { mounts = ["/var/lib/walt/images"] }`, "write /var/lib/walt (its directories)\nmount /var/lib/walt/images (mounts)\n"},
+		{`state_directories = ["walt", "walt/images"]
+		  sandbox { mounts = ["/var/lib/walt"] }`, "mount /var/lib/walt (mounts)\n"},
 		{`sandbox {
 			read = ["/var/lib/walt", "/var/lib/walt/keys/public"]
 			hide = ["/var/lib/walt/keys", "/etc/ssh"]

@@ -10,6 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// fixed are numbers of devices that may be asked for before their driver is there, from
+// Documentation/admin-guide/devices.txt of Linux.
+var fixed = map[string]uint64{
+	"/dev/kvm": unix.Mkdev(10, 232), "/dev/net/tun": unix.Mkdev(10, 200), "/dev/vhost-net": unix.Mkdev(10, 238),
+}
+
 // scratch is a file system in memory, one for all that is the unit's own: its temporary
 // folders, its /dev, and what stands in for hidden folders.
 type scratch struct {
@@ -22,6 +28,12 @@ func openScratch() (*scratch, error) {
 	fd, err := mountNew("tmpfs", [][2]string{{"mode", "0755"}, {"size", "25%"}}, unix.MOUNT_ATTR_NOSUID)
 	if err != nil {
 		return nil, err
+	}
+	// Before Linux 6.15 only what is attached can be copied. Its own folder of that name will
+	// be before it.
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, temporary[0], unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot mount on %s: %w", temporary[0], err)
 	}
 	return &scratch{fd: fd}, nil
 }
@@ -66,7 +78,11 @@ func (s *scratch) devices(more []string) error {
 	nodes := make(map[string]unix.Stat_t)
 	for _, path := range append(more, devices...) {
 		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
+		err := unix.Stat(path, &st)
+		if number, ok := fixed[path]; ok && errors.Is(err, unix.ENOENT) {
+			st, err = unix.Stat_t{Mode: unix.S_IFCHR | 0o600, Rdev: number}, nil
+		}
+		if err != nil {
 			return fmt.Errorf("cannot give device %s: %w", path, err)
 		}
 		if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {

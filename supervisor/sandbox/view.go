@@ -62,7 +62,7 @@ func View(s *hcl.Sandbox, own []string) []Place {
 	// from being renamed into it.
 	return slices.DeleteFunc(slices.Clone(all), func(p Place) bool {
 		above, ok := nearest(all, p.Path)
-		return ok && above.Access == p.Access
+		return ok && (above.Access == p.Access || above.Access == Mountable && p.Access == Writable)
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
 	"golang.org/x/sys/unix"
 )
@@ -86,6 +87,21 @@ func (s *system) Graph() []control.Node {
 		nodes = append(nodes, control.Node{Name: u.Name, Type: u.Type, Needs: u.Needs, Wants: u.Wants, After: u.After, Binds: u.Binds})
 	}
 	return nodes
+}
+
+// Security implements control.Machine.
+func (s *system) Security() []security.Report {
+	look := security.Config{Proc: "/proc", Cgroups: s.cgroups, RunDir: runFolderOfUnits, StateDir: stateFolderOfUnits}
+	var list []security.Report
+	for _, u := range s.manager.Snapshot() {
+		if u.Type == "group" {
+			continue
+		}
+		r := look.Look(u.Definition, u.PID)
+		r.Refused = s.refusals.Of(u.Name)
+		list = append(list, r)
+	}
+	return list
 }
 
 // Boot implements control.Machine.

@@ -26,6 +26,7 @@ import (
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/reap"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/site"
 	"github.com/waltos/waltos/supervisor/unit"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,10 @@ const (
 	program      = "/usr/lib/walt/supervisor"
 	identityFile = "/usr/lib/walt/appliance.json"
 	journalDir   = "/var/log/walt/journal"
+
+	// below which folders of units are made
+	runFolderOfUnits   = "/run"
+	stateFolderOfUnits = "/var/lib"
 )
 
 // ownName is the unit under which the supervisor's own lines are in the journal.
@@ -58,6 +63,7 @@ type system struct {
 	launcher *process.Launcher
 	manager  *unit.Manager
 	history  *control.History
+	refusals *security.Refusals
 	cgroups  string // folder of the units' control groups
 
 	configuring sync.Mutex  // held by what changes the site file
@@ -77,7 +83,7 @@ func Run() {
 	debug.SetMemoryLimit(heap)
 	s := &system{
 		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
-		reaper: reap.New(), history: control.NewHistory(), shutdown: make(chan string, 1),
+		reaper: reap.New(), history: control.NewHistory(), refusals: security.NewRefusals("/proc"), shutdown: make(chan string, 1),
 	}
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -164,6 +170,9 @@ func (s *system) openJournal() error {
 					return
 				}
 				s.journal.AppendAt(at, "kernel", journal.Priorities[line.Level], line.Text)
+				if unit, words := s.refusals.Note(line.Text); unit != "" {
+					s.journal.AppendAt(at, unit, journal.Priorities[line.Level], words)
+				}
 			})
 		}()
 	}
@@ -179,7 +188,7 @@ func (s *system) startUnits() {
 		boot.Fail(s.console, "read units", err, "boot the other slot, or write the disk image again")
 	}
 	s.launcher = process.New(process.Config{
-		Reaper: s.reaper, CgroupRoot: s.cgroups, RunDir: "/run", StateDir: "/var/lib", Shim: program,
+		Reaper: s.reaper, CgroupRoot: s.cgroups, RunDir: runFolderOfUnits, StateDir: stateFolderOfUnits, Shim: program,
 		Log: s.journal.Append,
 	})
 	s.manager, err = unit.New(unit.Config{

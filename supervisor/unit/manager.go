@@ -344,6 +344,7 @@ type Snapshot struct {
 	Wants       []string
 	After       []string
 	Binds       []string
+	Definition  *hcl.Unit // not to be changed
 }
 
 // Snapshot returns all units by name.
@@ -365,7 +366,7 @@ func (m *Manager) snapshot() []Snapshot {
 			Name: name, Next: due, Description: u.unit.Description, Type: u.unit.Type, State: u.state, Wanted: u.wanted,
 			Settled: u.settled() && u.leaving == "", Active: u.active(), Since: u.since, PID: u.pid, Restarts: u.restarts,
 			Consecutive: u.consecutive, Reason: u.reason, Status: u.status, Began: u.began, Ready: u.ready,
-			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After, Binds: u.unit.Binds,
+			Needs: u.unit.Needs, Wants: u.unit.Wants, After: u.unit.After, Binds: u.unit.Binds, Definition: u.unit,
 		})
 	}
 	return list

@@ -100,7 +100,7 @@ func (t *Tool) Command() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVar(&t.asJSON, "json", false, "print JSON")
 	root.AddCommand(
-		t.statusCommand(), t.logsCommand(), t.eventsCommand(), t.graphCommand(), t.bootCommand(), t.supportCommand(),
+		t.statusCommand(), t.logsCommand(), t.eventsCommand(), t.graphCommand(), t.bootCommand(), t.securityCommand(), t.supportCommand(),
 		t.changeCommand("start", "Start units and those they need or want"),
 		t.changeCommand("stop", "Stop units, and first those that need them"),
 		t.changeCommand("restart", "Restart units; their sockets and stored connections stay open"),

@@ -55,20 +55,15 @@ func (p Policy) guards(refused bpf.RetConstant) map[string]guard {
 		"socketpair": families,
 		"ioctl":      {argument: 1, mask: every, values: []uint32{typeIn, pasteIn}, match: refused, otherwise: allow},
 	}
-	var closed uint32
 	var open []uint32
 	for _, kind := range Namespaces {
-		if p.Namespaces&kind == 0 {
-			closed |= kind
-		} else {
+		if p.Namespaces&kind != 0 {
 			open = append(open, kind)
 		}
 	}
-	if closed != 0 {
+	if closed := p.closed(); closed != 0 {
 		none := guard{mask: closed, values: []uint32{0}, match: allow, otherwise: refused}
 		all["clone"] = none
-		// Its flags are in memory, where no filter can look; told so, programs use clone.
-		all["clone3"] = guard{otherwise: fails(unix.ENOSYS)}
 		none.always = p.Namespaces != 0
 		all["unshare"] = none
 		all["setns"] = guard{always: none.always, argument: 1, mask: every, values: open, match: allow, otherwise: refused}
@@ -80,6 +75,15 @@ func (p Policy) guards(refused bpf.RetConstant) map[string]guard {
 		all["shmat"] = guard{argument: 2, mask: shmExec, values: []uint32{0}, match: allow, otherwise: refused}
 	}
 	return all
+}
+
+// closed are the namespaces that may not be made.
+func (p Policy) closed() uint32 {
+	var closed uint32
+	for _, kind := range Namespaces {
+		closed |= kind &^ p.Namespaces
+	}
+	return closed
 }
 
 // personalities guard the call from those who have not been given it.

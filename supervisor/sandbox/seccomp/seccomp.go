@@ -10,6 +10,7 @@
 package seccomp
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,7 +32,8 @@ type Policy struct {
 	// WriteExecute allows memory that can be written and executed, or first one, then the
 	// other.
 	WriteExecute bool
-	// Kill ends the process at a refused call; otherwise the call fails with EPERM.
+	// Kill ends the process at a refused call; otherwise the call fails with EPERM. Both are
+	// told by the kernel's log, as far as it keeps up.
 	Kill bool
 }
 
@@ -59,24 +61,63 @@ func fails(errno unix.Errno) bpf.RetConstant {
 	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
 }
 
-// Compile returns the filter, ready for [Load].
-func (p Policy) Compile() ([]bpf.RawInstruction, error) {
-	program, err := p.program()
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a system call filter: %w", err)
-	}
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a system call filter: %w", err)
-	}
-	return raw, nil
+// Filter is a program for the kernel.
+type Filter struct {
+	Program []bpf.RawInstruction
+	// Tell has the kernel log what the filter refuses.
+	Tell bool
 }
 
-func (p Policy) program() ([]bpf.Instruction, error) {
+// Compile returns the filters of the policy, ready for [Load]. They are two: the kernel knows
+// no filter of which it logs a part.
+func (p Policy) Compile() ([]Filter, error) {
+	var filters []Filter
+	programs, err := p.programs()
+	for i, program := range programs {
+		if err != nil {
+			break
+		}
+		var raw []bpf.RawInstruction
+		raw, err = bpf.Assemble(program)
+		filters = append(filters, Filter{raw, i > 0})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a system call filter: %w", err)
+	}
+	return filters, nil
+}
+
+// programs returns what makes calls appear to be missing, then what refuses calls.
+func (p Policy) programs() ([][]bpf.Instruction, error) {
 	numbers, err := table(p.Arch)
 	if err != nil {
 		return nil, err
 	}
+	missing := p.missing(numbers)
+	allowed, err := p.allowed(numbers)
+	if err != nil {
+		return nil, err
+	}
+	programs := [][]bpf.Instruction{missing, allowed}
+	return programs, check(programs, p.Arch, numbers)
+}
+
+// missing are the calls that a program finds missing, and does without: those that are younger
+// than the table, and the one that makes processes with flags in memory, where no filter can
+// look for namespaces.
+func (p Policy) missing(numbers map[string]uint32) []bpf.Instruction {
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: slices.Max(slices.Collect(maps.Values(numbers))), SkipTrue: 1},
+		fails(unix.ENOSYS),
+	}
+	if p.closed() != 0 {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: numbers["clone3"], SkipTrue: 1}, fails(unix.ENOSYS))
+	}
+	return append(program, allow)
+}
+
+func (p Policy) allowed(numbers map[string]uint32) ([]bpf.Instruction, error) {
 	allowed, err := Expand(p.Allow)
 	if err != nil {
 		return nil, err
@@ -93,7 +134,7 @@ func (p Policy) program() ([]bpf.Instruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: x32, SkipTrue: 1},
 		kill,
 	}
-	var plain []uint32
+	plain := []uint32{numbers["clone3"]} // missing, or allowed
 	guards := p.guards(refused)
 	if !allowed["personality"] {
 		guards["personality"] = personalities(refused)
@@ -108,6 +149,7 @@ func (p Policy) program() ([]bpf.Instruction, error) {
 		}
 	}
 	slices.Sort(plain)
+	plain = slices.Compact(plain)
 	for i := 0; i < len(plain); {
 		first := i
 		for i++; i < len(plain) && plain[i] == plain[i-1]+1; i++ {
@@ -117,26 +159,18 @@ func (p Policy) program() ([]bpf.Instruction, error) {
 			bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: plain[i-1], SkipFalse: 1},
 			allow)
 	}
-	// A program that finds a call missing does without; so it should with one that is younger
-	// than the table.
 	youngest := slices.Max(slices.Collect(maps.Values(numbers)))
-	program = append(program,
-		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: youngest, SkipTrue: 1},
-		fails(unix.ENOSYS), refused)
+	program = append(program, bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: youngest, SkipTrue: 1}, allow, refused)
 	if len(program) > longest {
 		return nil, fmt.Errorf("it has %d instructions, the kernel takes %d", len(program), longest)
 	}
-	return program, check(program, p.Arch, numbers)
+	return program, nil
 }
 
-// check tries the filter with what every program does.
-func check(program []bpf.Instruction, arch string, numbers map[string]uint32) error {
-	machine, err := bpf.NewVM(program)
-	if err != nil {
-		return err
-	}
+// check tries the filters with what every program does.
+func check(programs [][]bpf.Instruction, arch string, numbers map[string]uint32) error {
 	for _, name := range []string{"execve", "mmap", "read", "write", "exit_group"} {
-		verdict, err := run(machine, architectures[arch], numbers[name])
+		verdict, err := run(programs, architectures[arch], numbers[name])
 		if err != nil {
 			return err
 		}
@@ -147,36 +181,52 @@ func check(program []bpf.Instruction, arch string, numbers map[string]uint32) er
 	return nil
 }
 
-// run interprets the filter for one call. The machine of package bpf reads big-endian.
-func run(machine *bpf.VM, arch, number uint32, args ...uint32) (verdict uint32, err error) {
+// run interprets the filters for one call; as the kernel has it, the lowest action counts. The
+// machine of package bpf reads big-endian.
+func run(programs [][]bpf.Instruction, arch, number uint32, args ...uint32) (verdict uint32, err error) {
 	var data [64]byte
-	put := func(offset int, value uint32) {
-		data[offset], data[offset+1], data[offset+2], data[offset+3] = byte(value>>24), byte(value>>16), byte(value>>8), byte(value)
-	}
-	put(offsetNumber, number)
-	put(offsetArch, arch)
+	binary.BigEndian.PutUint32(data[offsetNumber:], number)
+	binary.BigEndian.PutUint32(data[offsetArch:], arch)
 	for i, value := range args {
-		put(offsetArgs+8*i, value)
+		binary.BigEndian.PutUint32(data[offsetArgs+8*i:], value)
 	}
-	result, err := machine.Run(data[:])
-	return uint32(result), err
+	verdict = unix.SECCOMP_RET_ALLOW
+	for _, program := range programs {
+		machine, err := bpf.NewVM(program)
+		if err != nil {
+			return 0, err
+		}
+		result, err := machine.Run(data[:])
+		if err != nil {
+			return 0, err
+		}
+		// SECCOMP_RET_KILL_PROCESS is the only action that is negative, and below all.
+		if int32(uint32(result)&unix.SECCOMP_RET_ACTION_FULL) < int32(verdict&unix.SECCOMP_RET_ACTION_FULL) {
+			verdict = uint32(result)
+		}
+	}
+	return verdict, nil
 }
 
-// Load puts the calling thread, and what it becomes, under a filter. Refused calls are told
-// by the kernel's log, as far as it keeps up.
-func Load(program []bpf.RawInstruction) error {
-	if len(program) == 0 {
-		return errors.New("cannot load a system call filter: it is empty")
+// Load puts the calling thread, and what it becomes, under filters.
+func Load(filters []Filter) error {
+	if len(filters) == 0 {
+		return errors.New("cannot load a system call filter: there is none")
 	}
-	filters := make([]unix.SockFilter, len(program))
-	for i, in := range program {
-		filters[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	description := unix.SockFprog{Len: uint16(len(filters)), Filter: &filters[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_LOG,
-		uintptr(unsafe.Pointer(&description)))
-	if errno != 0 {
-		return fmt.Errorf("cannot load a system call filter: %w", errno)
+	for _, f := range filters {
+		program := make([]unix.SockFilter, len(f.Program))
+		for i, in := range f.Program {
+			program[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+		}
+		description := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+		flags := uintptr(0)
+		if f.Tell {
+			flags = unix.SECCOMP_FILTER_FLAG_LOG
+		}
+		_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&description)))
+		if errno != 0 {
+			return fmt.Errorf("cannot load a system call filter: %w", errno)
+		}
 	}
 	return nil
 }

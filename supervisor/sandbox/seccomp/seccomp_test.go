@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -169,16 +168,12 @@ func TestVerdicts(t *testing.T) {
 		for arch, audit := range architectures {
 			p := test.policy
 			p.Arch = arch
-			program, err := p.program()
+			programs, err := p.programs()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Compile(); err != nil {
-				t.Fatal(err)
-			}
-			machine, err := bpf.NewVM(program)
-			if err != nil {
-				t.Fatal(err)
+			if filters, err := p.Compile(); err != nil || len(filters) != 2 || filters[0].Tell || !filters[1].Tell {
+				t.Fatal(filters, err)
 			}
 			numbers, err := table(arch)
 			if err != nil {
@@ -186,7 +181,7 @@ func TestVerdicts(t *testing.T) {
 			}
 			try := func(what string, audit, number uint32, args []uint32, want string) {
 				t.Helper()
-				if got, err := run(machine, audit, number, args...); err != nil || verdict(got) != want {
+				if got, err := run(programs, audit, number, args...); err != nil || verdict(got) != want {
 					t.Errorf("%s on %s: %s %v is %s, want %s (%v)", test.name, arch, what, args, verdict(got), want, err)
 				}
 			}
@@ -246,9 +241,11 @@ func FuzzExpand(f *testing.F) {
 	f.Add("@")
 	f.Fuzz(func(t *testing.T, list string) {
 		p := Policy{Arch: "amd64", Allow: append(strings.Split(list, ","), "@service")}
-		raw, err := p.Compile()
-		if err == nil && len(raw) > longest {
-			t.Fatalf("%d instructions", len(raw))
+		filters, err := p.Compile()
+		for _, filter := range filters {
+			if err != nil || len(filter.Program) > longest {
+				t.Fatalf("%d instructions, %v", len(filter.Program), err)
+			}
 		}
 	})
 }
