@@ -63,3 +63,29 @@ func TestConsolePassword(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzSetNetwork: whatever the file and the answers are, what comes out is valid and says
+// what was asked for.
+func FuzzSetNetwork(f *testing.F) {
+	f.Add("network \"walt-net\" {\n  ip = \"192.168.152.1/24\"\n}\n", "walt-out", "eth0", "10.0.0.2/24", "10.0.0.1")
+	f.Add("# x\nnetwork \"walt-net\" { ip = \"192.168.152.1/24\" }", "walt-net", "eth${1}", "192.168.153.1/24", "")
+	f.Fuzz(func(t *testing.T, text, name, device, ip, gateway string) {
+		got, err := SetNetwork([]byte(text), "walt.hcl", Network{Name: name, Interface: device, IP: ip, Gateway: gateway})
+		if err != nil {
+			return
+		}
+		site, err := ParseSite(got, "walt.hcl")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, got)
+		}
+		n := site.Network(name)
+		switch {
+		case device == "" && ip == "":
+			if n != nil {
+				t.Fatalf("%q is still there:\n%s", name, got)
+			}
+		case n == nil || n.Interface != device || n.IP != ip || n.Gateway != gateway:
+			t.Fatalf("%+v is in\n%s", n, got)
+		}
+	})
+}

@@ -281,6 +281,9 @@ const (
 func (s *escapeState) prints(b byte) bool {
 	switch *s {
 	case escaped:
+		if b >= 0x20 && b <= 0x2f { // as in "ESC ( B", which chooses letters: the last byte follows
+			return false
+		}
 		*s = plain
 		if b == '[' {
 			*s = sequence

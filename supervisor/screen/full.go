@@ -58,30 +58,56 @@ func openScreen(t *Terminal) (tcell.Screen, error) {
 	return screen, nil
 }
 
-// run shows the view and obeys keys until the person leaves, or is gone.
+// pump hands events on until the screen ends. It never waits: tcell does not let go of a
+// terminal while an event of its is not taken.
+func (f *full) pump() {
+	for {
+		event := f.screen.PollEvent()
+		if event == nil {
+			return
+		}
+		select {
+		case f.events <- event:
+		default: // nobody types that fast
+		}
+	}
+}
+
+// run shows the view and obeys keys until the person leaves, or is gone. It ends the screen.
 func (f *full) run(ctx context.Context) error {
-	f.events = make(chan tcell.Event, 16)
-	quit := make(chan struct{})
-	defer close(quit)
-	go f.screen.ChannelEvents(f.events, quit)
+	defer f.screen.Fini()
+	defer func() { _ = f.screen.Suspend() }() // while events are still taken
+	f.events = make(chan tcell.Event, maxEvents)
+	go f.pump()
 	for {
 		f.draw(f.view.lines)
 		pressed, err := f.next(ctx, func() { f.draw(f.view.lines) })
 		if err != nil {
 			return err
 		}
-		switch {
+		switch letter := letterOf(pressed); {
 		case pressed.Key() == tcell.KeyCtrlL:
 			f.screen.Sync()
-		case f.leaves && (pressed.Rune() == 'q' || pressed.Rune() == 'Q'):
+		case f.leaves && (letter == 'q' || letter == 'Q'):
 			return errLeft
-		case pressed.Key() == tcell.KeyRune:
-			f.console.do(pressed.Rune(), f)
+		default:
+			f.console.do(letter, f)
 		}
 		if f.err != nil {
 			return f.err
 		}
 	}
+}
+
+// maxEvents is how many keys wait to be obeyed.
+const maxEvents = 256
+
+// letterOf is the letter that was typed, alone; 0: another key.
+func letterOf(pressed *tcell.EventKey) rune {
+	if pressed.Key() != tcell.KeyRune || pressed.Modifiers()&^tcell.ModShift != 0 {
+		return 0
+	}
+	return pressed.Rune()
 }
 
 // repairTime is how long after a message of the kernel it is waited for more of them.
@@ -111,11 +137,7 @@ func (f *full) next(ctx context.Context, changed func()) (*tcell.EventKey, error
 		case <-repair:
 			repair = nil
 			f.screen.Sync()
-		case event, ok := <-f.events:
-			if !ok {
-				f.err = errLeft
-				return nil, errLeft
-			}
+		case event := <-f.events:
 			switch event := event.(type) {
 			case *tcell.EventInterrupt: // news for the pager
 				changed()
@@ -133,25 +155,32 @@ func (f *full) next(ctx context.Context, changed func()) (*tcell.EventKey, error
 	}
 }
 
-// draw fills the screen with lines.
+// draw fills the screen with lines. tcell sends again what it is told again, which a slow
+// line would feel: it is told only what is another than before.
 func (f *full) draw(make func(width, height int) []line) {
 	width, height := f.screen.Size()
-	f.screen.Clear()
-	for y, l := range make(width, height) {
-		f.put(y, l)
+	lines := make(width, height)
+	for y := range height {
+		x := 0
+		put := func(r rune, look tcell.Style) {
+			if now, _, was, _ := f.screen.GetContent(x, y); now != r || was != look {
+				f.screen.SetContent(x, y, r, nil, look)
+			}
+			x++
+		}
+		if y < len(lines) {
+			for _, s := range lines[y] {
+				for _, r := range s.text {
+					put(r, styles[s.style])
+				}
+			}
+		}
+		for x < width {
+			put(' ', tcell.StyleDefault)
+		}
 	}
 	f.screen.HideCursor()
 	f.screen.Show()
-}
-
-func (f *full) put(y int, l line) {
-	x := 0
-	for _, s := range l {
-		for _, r := range s.text {
-			f.screen.SetContent(x, y, r, nil, styles[s.style])
-			x++
-		}
-	}
 }
 
 // ask implements face, in the last line.
@@ -193,7 +222,7 @@ func (f *full) line(question, proposal string, shown func([]rune) string) (strin
 		case tcell.KeyCtrlU:
 			answer = nil
 		case tcell.KeyRune:
-			if r := pressed.Rune(); unicode.IsPrint(r) && len(answer) < maxAnswer {
+			if r := letterOf(pressed); unicode.IsPrint(r) && len(answer) < maxAnswer {
 				answer = append(answer, r)
 			}
 		}
@@ -252,7 +281,7 @@ func (p *pager) move(pressed *tcell.EventKey, page int) bool {
 	case tcell.KeyEscape, tcell.KeyCtrlC:
 		return false
 	case tcell.KeyRune:
-		switch pressed.Rune() {
+		switch letterOf(pressed) {
 		case 'q', 'Q':
 			return false
 		case ' ':

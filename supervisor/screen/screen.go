@@ -171,7 +171,6 @@ func (s *station) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer screen.Fini()
 	messages := make(chan struct{}, 1)
 	if s.terminal.Serial {
 		go watchMessages(ctx, func() {

@@ -1,9 +1,11 @@
 package screen
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"github.com/gdamore/tcell/v2"
 	"github.com/hinshun/vt10x"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
@@ -271,6 +274,7 @@ func TestKeysOfTheScreen(t *testing.T) {
 	s.await("the boot has FAILED")
 	s.await("find root partition")
 	s.await("S Shell")
+	s.keys("\x1b[99;99~\x80\xff\x00\x1bOz\x1b[?1;2c\x1b]0;x\a\x07") // noise
 
 	// The logs, backwards and forwards.
 	s.keys("l")
@@ -419,5 +423,77 @@ func TestPresence(t *testing.T) {
 	p.use(1)
 	if p.gone(now, time.Now().Add(2*idleTime)) {
 		t.Error("a shell is in use")
+	}
+}
+
+// TestOnlyChanges: what stays the same is not sent again.
+func TestOnlyChanges(t *testing.T) {
+	simulated := tcell.NewSimulationScreen("UTF-8")
+	if err := simulated.Init(); err != nil {
+		t.Fatal(err)
+	}
+	defer simulated.Fini()
+	simulated.SetSize(80, 24)
+	counted := &counting{Screen: simulated}
+	f := &full{screen: counted, view: example()}
+	f.draw(f.view.lines)
+	if counted.cells == 0 {
+		t.Fatal("nothing was drawn")
+	}
+	counted.cells = 0
+	f.draw(f.view.lines)
+	if counted.cells != 0 {
+		t.Errorf("%d cells were drawn again", counted.cells)
+	}
+	f.view.Status.Slot = "root-b"
+	f.draw(f.view.lines)
+	if counted.cells != 1 {
+		t.Errorf("%d cells were drawn for one letter", counted.cells)
+	}
+}
+
+type counting struct {
+	tcell.Screen
+	cells int
+}
+
+func (c *counting) SetContent(x, y int, r rune, rest []rune, look tcell.Style) {
+	c.cells++
+	c.Screen.SetContent(x, y, r, rest, look)
+}
+
+// TestNoise: bytes of all kinds on the line, without the letters that mean something, do
+// nothing, and the console obeys afterwards.
+func TestNoise(t *testing.T) {
+	m := machine()
+	s := sit(t, m, false)
+	s.await("press Enter")
+	s.keys("\r")
+	s.await("S Shell")
+	random := rand.New(rand.NewPCG(1, 2))
+	noise := make([]byte, 1<<14)
+	for i := range noise {
+		for {
+			noise[i] = byte(random.Uint32())
+			if !bytes.ContainsAny(noise[i:i+1], "lLfFnNsSrRpPqQ") {
+				break
+			}
+		}
+	}
+	if _, err := s.master.Write(noise); err != nil {
+		t.Fatal(err)
+	}
+	// A person presses the key again until it is obeyed, after what ends a sequence.
+	for !strings.Contains(s.shows(), "line 100") {
+		s.keys("\x1b\\l")
+		select {
+		case <-s.grown:
+		case <-time.After(100 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatalf("the console obeys no more; it shows\n%s", s.shows())
+		}
+	}
+	if len(m.did) != 0 {
+		t.Errorf("noise did %s", <-m.did)
 	}
 }

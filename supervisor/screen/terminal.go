@@ -222,8 +222,19 @@ func (t *Terminal) WindowSize() (tcell.WindowSize, error) {
 	return tcell.WindowSize{Width: int(size.Col), Height: int(size.Row)}, nil
 }
 
-// Read implements tcell.Tty.
-func (t *Terminal) Read(p []byte) (int, error) { return t.file.Read(p) }
+// Read implements tcell.Tty. Only ASCII comes through: noise on a line is more often not,
+// and tcell 2.13 never returns from bytes that are no UTF-8.
+func (t *Terminal) Read(p []byte) (int, error) {
+	n, err := t.file.Read(p)
+	kept := 0
+	for _, b := range p[:n] {
+		if b < 0x80 {
+			p[kept] = b
+			kept++
+		}
+	}
+	return kept, err
+}
 
 // Write implements tcell.Tty. What a dead line does not take is lost.
 func (t *Terminal) Write(p []byte) (int, error) {

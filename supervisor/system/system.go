@@ -94,7 +94,7 @@ func Run() {
 	s.listenSignals()
 	s.cgroups = s.prepare()
 	s.startUnits()
-	go every(context.Background(), trimTime, debug.FreeOSMemory)
+	go every(context.Background(), trimTime, trim)
 	go every(context.Background(), spaceTime, s.watchSpace())
 	what := <-s.shutdown
 	s.end(what)
@@ -308,7 +308,7 @@ func (s *system) summarise() {
 	if !s.everSaid {
 		s.everSaid = true
 		s.ready = report.Uptime()
-		debug.FreeOSMemory() // what reading the units has left
+		trim()
 	}
 	s.summary = text
 	if state == "degraded" {

@@ -2,6 +2,7 @@ package waltctl
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,6 +61,9 @@ func (t *Tool) passwordCommand() *cobra.Command {
 			password, err := t.password()
 			if err != nil {
 				return err
+			}
+			if bytes.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' }) {
+				return errors.New("cannot use this password: not every console can type what is not ASCII")
 			}
 			hash, err := bcrypt.GenerateFromPassword(password, bcrypt.DefaultCost)
 			if err != nil {

@@ -503,9 +503,11 @@ func TestPassword(t *testing.T) {
 	if bcrypt.CompareHashAndPassword([]byte(site.Console.PasswordHash), []byte("open sesame")) != nil {
 		t.Error(site.Console.PasswordHash)
 	}
-	tool.In = strings.NewReader("\n")
-	if status := tool.Main(t.Context(), []string{"password"}); status != exitFailed {
-		t.Error("an empty password was taken")
+	for _, password := range []string{"\n", "é\n", ""} {
+		tool.In = strings.NewReader(password)
+		if status := tool.Main(t.Context(), []string{"password"}); status != exitFailed {
+			t.Errorf("the password %q was taken", password)
+		}
 	}
 }
 
