@@ -245,5 +245,16 @@ func FuzzParseServerConf(f *testing.F) {
 
 func FuzzParseUnits(f *testing.F) {
 	f.Add([]byte(`unit "sshd" { exec = ["/usr/sbin/sshd"] }`))
-	f.Fuzz(func(t *testing.T, src []byte) { ParseUnits(src, "u.hcl") })
+	f.Add([]byte(exampleUnit))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		units, err := ParseUnits(src, "u.hcl")
+		if err != nil || CheckGraph(units) != nil {
+			return
+		}
+		for _, u := range units {
+			if d := Differences(u, u); len(d) != 0 {
+				t.Errorf("a unit differs from itself: %v", d)
+			}
+		}
+	})
 }

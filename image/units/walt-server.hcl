@@ -66,6 +66,14 @@ unit "walt-server-main" {
     notify  = true
     timeout = "10m" # longer than the database may take
   }
+  alive { # it can still take the lock that every request needs
+    notify = true
+    period = "2m"
+    signal = "ABRT" # it says what it waits for
+  }
+  reload {
+    signal = "HUP" # images and database are read again
+  }
   limits {
     cpu   = 500
     files = 65536
@@ -143,6 +151,11 @@ unit "walt-server-httpd" {
   ready {
     notify = true
   }
+  alive { # the home page, from memory
+    http    = "http://127.0.0.1:80/"
+    timeout = "10s"
+    signal  = "ABRT"
+  }
 }
 
 unit "walt-server-named" {
@@ -154,5 +167,10 @@ unit "walt-server-named" {
   wants             = ["walt-server-netconfig"]
   ready {
     notify = true
+  }
+  alive { # it answers its own question
+    notify = true
+    period = "1m"
+    signal = "ABRT"
   }
 }

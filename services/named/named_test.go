@@ -323,8 +323,13 @@ func TestServe(t *testing.T) {
 	} else {
 		t.Log("no dig on this machine")
 	}
+	server := netip.MustParseAddrPort(udp.LocalAddr().String())
+	must(t, answers(t.Context(), server))
 	cancel()
 	must(t, <-done)
+	if answers(t.Context(), server) == nil {
+		t.Error("a server that has ended proves that it is alive")
+	}
 }
 
 // FuzzAnswer checks that no question ends the server.

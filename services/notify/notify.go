@@ -1,14 +1,15 @@
 // Package notify is the service's side of the talk with its supervisor: the
-// sd_notify datagrams (READY, STATUS, STOPPING, descriptor store) and the
+// sd_notify datagrams (READY, STATUS, STOPPING, WATCHDOG, descriptor store) and the
 // sd_listen_fds environment (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES), as
 // sd_notify(3) and sd_listen_fds(3) specify them.
 //
 // Without NOTIFY_SOCKET every notification is a no-op, so that a service runs the
 // same way by hand. Supported: path and abstract unix sockets. Not supported:
-// vsock addresses, WATCHDOG, BARRIER.
+// vsock addresses, BARRIER.
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +40,38 @@ func Status(text string) error {
 
 // Stopping tells the supervisor that the service has begun to end.
 func Stopping() error { return send("STOPPING=1", nil) }
+
+// KeepAlive gives the supervisor two signs of life in each period of its watchdog, as long as
+// check finds the service working, until ctx ends. A check that never returns gives none.
+// Without a watchdog (WATCHDOG_USEC) it returns at once.
+func KeepAlive(ctx context.Context, check func(context.Context) error) {
+	period, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 40)
+	if err != nil || period < 2 {
+		return
+	}
+	pause := time.Duration(period) * time.Microsecond / 2
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for {
+		if err := beat(ctx, pause, check); err != nil && ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "no sign of life is given: %v\n", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func beat(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := check(ctx); err != nil {
+		return err
+	}
+	return send("WATCHDOG=1", nil)
+}
 
 // StoreFD leaves a duplicate of f with the supervisor, which passes it back, by
 // name, at the next start of the service. Several descriptors may share a name.

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -224,4 +225,35 @@ func FuzzNames(f *testing.F) {
 			t.Fatalf("%q became %q", name, wire)
 		}
 	})
+}
+
+// TestKeepAlive: signs of life come while the check finds no fault, and only with a watchdog.
+func TestKeepAlive(t *testing.T) {
+	conn := supervisorSocket(t)
+	KeepAlive(t.Context(), func(context.Context) error { t.Error("a check without a watchdog"); return nil })
+	t.Setenv("WATCHDOG_USEC", "2000")
+	ctx, cancel := context.WithCancel(t.Context())
+	checks, ended := 0, make(chan struct{})
+	go func() {
+		defer close(ended)
+		KeepAlive(ctx, func(context.Context) error {
+			checks++
+			switch checks {
+			case 2:
+				return errors.New("a fault")
+			case 4:
+				cancel()
+			}
+			return nil
+		})
+	}()
+	for range 3 {
+		if text, _ := receive(t, conn); text != "WATCHDOG=1" {
+			t.Errorf("got %q", text)
+		}
+	}
+	<-ended
+	if checks != 4 {
+		t.Errorf("%d checks for three signs of life", checks)
+	}
 }

@@ -286,6 +286,7 @@ func (p *process) run(ctx context.Context) error {
 	all.Go(func() error { return p.daemon.ServeStreams(ctx, p.streams) })
 	all.Go(func() error { return p.logs.ServeNetconsole(ctx, p.netconsole) })
 	all.Go(func() error { p.daemon.reloadOnHangup(ctx); return nil })
+	all.Go(func() error { notify.KeepAlive(ctx, p.daemon.responds); return nil })
 	if p.images != nil {
 		all.Go(func() error { return p.images.Run(ctx) })
 	}
