@@ -62,7 +62,7 @@ func unitsAreHealthy(l *lab) {
 	}
 	l.want(l.root("waltctl status"), "walt-server-main", "running")
 	l.want(l.root("waltctl logs walt-server-main -n 5"), "")
-	l.t.Log("\n" + l.root("waltctl boot"))
+	l.t.Log("\n" + l.root("waltctl boot; grep -E '^(VmRSS|RssAnon|RssFile)' /proc/1/status"))
 }
 
 // administratorsLook uses what looks at the machine without changing it.
@@ -107,6 +107,8 @@ func consoleShows(l *lab) {
 			l.t.Fatalf("after %q: %v\n%q", step.keys, err, console.Lines(20))
 		}
 	}
+	// The first virtual console shows the same, whether or not there is a screen.
+	l.want(l.root("cat /dev/vcs1"), "are up; running", "S Shell")
 }
 
 func nodesHaveBooted(l *lab) {

@@ -124,7 +124,7 @@ func Fail(c *console.Console, what string, err error, advice string) {
 		}
 	}
 	if limit == 0 {
-		select {} // nobody can do anything here
+		rest()
 	}
 	restart(c)
 }
@@ -145,7 +145,14 @@ func restart(c *console.Console) {
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		c.Alarm("cannot reboot: %v", err)
 	}
-	select {}
+	rest()
+}
+
+// rest does nothing for ever: PID 1 may not end.
+func rest() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 // panicSeconds is the kernel parameter panic=.

@@ -52,11 +52,12 @@ type Server struct {
 
 // Endpoint is one request of the protocol.
 type Endpoint struct {
-	Method, Path string // as http.ServeMux takes them
-	Root         bool   // only for root
-	Answer       string // type of this package
-	About        string
-	serve        func(*Server, http.ResponseWriter, *http.Request) error
+	Method string `json:"method"`
+	Path   string `json:"path"`   // as http.ServeMux takes it
+	Root   bool   `json:"root"`   // only for root
+	Answer string `json:"answer"` // type of this package
+	About  string `json:"about"`
+	serve  func(*Server, http.ResponseWriter, *http.Request) error
 }
 
 // Endpoints is the whole protocol.

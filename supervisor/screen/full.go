@@ -163,7 +163,7 @@ func (f *full) draw(make func(width, height int) []line) {
 	for y := range height {
 		x := 0
 		put := func(r rune, look tcell.Style) {
-			if now, _, was, _ := f.screen.GetContent(x, y); now != r || was != look {
+			if now, was, _ := f.screen.Get(x, y); now != string(r) || was != look {
 				f.screen.SetContent(x, y, r, nil, look)
 			}
 			x++

@@ -118,8 +118,13 @@ func Main(args []string) int {
 		}
 		source.Failure, machine = f, stranded{}
 	}
+	consoles := Consoles()
+	if len(consoles) == 0 {
+		fmt.Fprintf(os.Stderr, "%s: the kernel has no console\n", Name)
+		return 1
+	}
 	var stations sync.WaitGroup
-	for _, t := range Consoles() {
+	for _, t := range consoles {
 		s := &station{terminal: t, machine: machine, source: source, presence: presence, sizeTime: time.Second, shell: "/bin/bash", self: "/proc/self/exe"}
 		stations.Go(func() { s.serve(ctx) })
 	}
