@@ -119,9 +119,12 @@ func Main(args []string) int {
 		source.Failure, machine = f, stranded{}
 	}
 	consoles := Consoles()
-	if len(consoles) == 0 {
-		fmt.Fprintf(os.Stderr, "%s: the kernel has no console\n", Name)
-		return 1
+	switch {
+	case len(consoles) > 0:
+	case source.Failure != nil:
+		return 1 // nobody can come
+	default:
+		<-ctx.Done()
 	}
 	var stations sync.WaitGroup
 	for _, t := range consoles {
