@@ -72,7 +72,11 @@ func (n *node) machine(ctx context.Context, who identity, s settings, boot *ipxe
 	if err != nil {
 		return err
 	}
-	defer network.Unplug()
+	defer func() {
+		if err := network.Unplug(); err != nil {
+			n.say("%v", err) // the next start tries again
+		}
+	}()
 	for _, c := range cards {
 		h.cards = append(h.cards, card{mac: c.MAC, descriptor: pass(c.Tap), vhost: n.accelerator == machine.KVM && vhostWorks()})
 	}

@@ -183,7 +183,11 @@ func (n *node) netboot(ctx context.Context, who *identity, s *settings) (*ipxe.B
 			return nil, err
 		}
 		// The virtual machine will have the addresses that the boot files come by.
-		defer lease.Release()
+		defer func() {
+			if err := lease.Release(); err != nil {
+				n.say("cannot give the addresses of the node back: %v", err)
+			}
+		}()
 		who.Hostname, who.IP, who.Server = lease.Hostname, lease.IP, lease.Server
 		who.Netmask, s.gateway = lease.Netmask, lease.Gateway
 	case !n.managed:

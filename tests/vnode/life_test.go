@@ -144,3 +144,25 @@ func TestWithoutServer(t *testing.T) {
 		t.Errorf("the program ended with %v", err)
 	}
 }
+
+// TestDHCP asks the DHCP server of the platform who the node is (node-protocols 6.6): it
+// is only told the MAC and the model. There is no QEMU here: what happens before is tried
+// again and again, and leaves nothing.
+func TestDHCP(t *testing.T) {
+	p := startPlatform(t)
+	p.tiny(t, "hello\r\n", true)
+	p.Up("dhcpd")
+	t.Setenv("PATH", t.TempDir())
+	n := start(t, "--mac", mac, "--model", "pc-x86-64", "--net-conf-udhcpc", "--boot-delay", "0")
+	for range 2 {
+		n.await(`node1 192.168.152.30 <255.255.255.0> <>\r\n`)
+		n.await(`cannot start the virtual machine: .*\r\n`)
+	}
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.awaitEnd(); err != nil {
+		t.Errorf("the program ended with %v", err)
+	}
+	mustBeUnplugged(t)
+}
