@@ -153,8 +153,12 @@ type Daemon struct {
 	reconciled []images.Device // what the images were last prepared for; used by mounts only
 	replaced   atomic.Bool     // another image has got the name of one; mounts must look
 
-	machinesAsked   []vnodes.Node // what was last asked of Machines; used by machines only
-	machinesUnknown atomic.Bool   // it is not known whether they are like that
+	// Used by machines only: what was last asked of Machines, whether it was said that none
+	// can run, and the next look.
+	machinesAsked   []vnodes.Node
+	machinesRefused bool
+	machinesRetry   *time.Timer
+	machinesUnknown atomic.Bool // it is not known whether machines are as asked
 
 	measures *measures
 	giving   chan struct{}                  // holds a value for each client that is being given wheels

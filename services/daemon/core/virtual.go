@@ -199,8 +199,16 @@ func (d *Daemon) runMachines(ctx context.Context) {
 	if err := d.Machines.Reconcile(ctx, wanted); err != nil && ctx.Err() == nil {
 		d.Print("cannot run all virtual nodes: %v", err)
 		d.machinesUnknown.Store(true)
-		time.AfterFunc(reconcileRetry, d.machines.poke)
+		d.retryMachines()
 	}
+}
+
+// retryMachines has the machines looked at once more later. It is used by machines only.
+func (d *Daemon) retryMachines() {
+	if d.machinesRetry != nil {
+		d.machinesRetry.Stop() // one is enough
+	}
+	d.machinesRetry = time.AfterFunc(reconcileRetry, d.machines.poke)
 }
 
 // wantedMachines returns the virtual nodes as they shall run: none where they cannot.
@@ -212,10 +220,14 @@ func (d *Daemon) wantedMachines() []vnodes.Node {
 	}
 	acceleration := d.Acceleration()
 	if acceleration == "" {
-		d.Print("virtual nodes are not started: %s", strings.TrimSpace(text.NoVirtualization))
-		time.AfterFunc(reconcileRetry, d.machines.poke) // drivers may come late
+		if !d.machinesRefused {
+			d.Print("virtual nodes are not started: %s", strings.TrimSpace(text.NoVirtualization))
+		}
+		d.machinesRefused = true
+		d.retryMachines() // drivers may come late
 		return nil
 	}
+	d.machinesRefused = false
 	wanted := make([]vnodes.Node, len(virtual))
 	for i, node := range virtual {
 		conf := settings.Effective(v, node)
