@@ -51,6 +51,7 @@ var services = map[string]func(ctx context.Context, args []string) error{
 	"server-main":     core.Main,
 	"sshd":            sshd.Main,
 	"tftpd":           tftp.Main,
+	"time-sync":       chrony.MainWait,
 	"vnodes":          vnodes.Main,
 	"walt-dhcp-event": dhcp.EventMain,
 }

@@ -70,6 +70,15 @@ unit "chrony" {
   after               = ["walt-server-netconfig"]
 }
 
+# For units that need the right time: let them have it in after or wants.
+unit "time-sync" {
+  description = "waits until the clock is synchronised"
+  type        = "oneshot"
+  exec        = ["/usr/lib/walt/services", "time-sync", "--limit", "30s"]
+  user        = "nobody"
+  after       = ["chrony"]
+}
+
 unit "sshd" {
   description = "secure shell for administrators"
   exec        = ["/usr/lib/walt/services", "sshd"]

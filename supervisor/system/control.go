@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,8 +34,8 @@ func (s *system) Status() control.Status {
 	}
 	slot, _ := boot.Parameter("walt.root")
 	status := control.Status{
-		Name: host, Version: version(), Slot: slot, Configuration: site.Source, Refused: site.Refused,
-		State: state, Uptime: report.Uptime(), Clock: clock(), Data: dataSpace(),
+		Name: host, Version: cmp.Or(identity().Version, "?"), Slot: slot, Configuration: site.Source, Refused: site.Refused,
+		State: state, Uptime: report.Uptime(), Clock: synchronised(), Data: dataSpace(),
 	}
 	for _, u := range all {
 		status.Units = append(status.Units, s.describe(u))
@@ -50,23 +51,26 @@ func (s *system) describe(u unit.Snapshot) control.Unit {
 	}
 }
 
-// clock asks the kernel; the state of adjtimex(2) is what chrony told it.
-func clock() control.Clock {
+// synchronised asks the kernel; the state of adjtimex(2) is what chrony told it.
+func synchronised() control.Clock {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	return control.Clock{Now: time.Now(), Synchronised: err == nil && state != unix.TIME_ERROR}
 }
 
-// version of the appliance, from the image.
-func version() string {
-	var identity struct {
-		Version string `json:"version"`
-	}
+// appliance is what the builder wrote of the image.
+type appliance struct {
+	Version string `json:"version"`
+	Time    string `json:"time"` // RFC 3339
+}
+
+// identity of the image; empty if it cannot be read.
+func identity() (a appliance) {
 	text, err := os.ReadFile(identityFile)
-	if err != nil || json.Unmarshal(text, &identity) != nil {
-		return "?"
+	if err != nil || json.Unmarshal(text, &a) != nil {
+		return appliance{}
 	}
-	return identity.Version
+	return a
 }
 
 // Unit implements control.Machine.

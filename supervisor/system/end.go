@@ -31,7 +31,9 @@ func (s *system) end(what string) {
 		}
 		s.console.Say("some units are not stopped after %v: %s; going on", stopTime, strings.Join(left, ", "))
 	}
-	saveClock()
+	if err := s.clock.Finish(); err != nil {
+		s.console.Say("%v", err)
+	}
 	if err := s.journal.Close(); err != nil {
 		s.console.Say("%v", err)
 	}

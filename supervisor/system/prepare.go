@@ -15,6 +15,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
+	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/site"
 	"golang.org/x/sys/unix"
 )
@@ -143,39 +144,25 @@ func (f folder) make() error {
 }
 
 const (
-	clockFile = "/var/lib/walt/clock"
-	clockTime = 10 * time.Minute
+	clockFile   = "/var/lib/walt/clock"
+	clockDevice = "/dev/rtc0"
+	clockTime   = 10 * time.Minute
 )
 
-// setClock: a machine without battery must not begin in 1970. The time of the last run,
-// kept as the time of a file, is nearer; NTP does the rest.
+// setClock: the time of the last run, or of the build, is nearer than what a machine without
+// battery begins with; the time service does the rest.
 func (s *system) setClock() error {
-	defer func() { go every(context.Background(), clockTime, saveClock) }()
-	info, err := os.Stat(clockFile)
-	if errors.Is(err, os.ErrNotExist) {
-		saveClock()
-		return nil
+	built, _ := time.Parse(time.RFC3339, identity().Time)
+	s.clock = &clock.Keeper{Machine: clock.System{RTC: clockDevice}, File: clockFile, Built: built}
+	restored, err := s.clock.Restore()
+	if restored != nil {
+		s.console.Say("%v", restored)
 	}
-	if err != nil {
-		return fmt.Errorf("cannot compare the clock: %w", err)
-	}
-	if now := time.Now(); now.Before(info.ModTime()) {
-		s.console.Say("the clock says %s, before the end of the last run; set to that, %s",
-			now.UTC().Format(time.DateTime), info.ModTime().UTC().Format(time.DateTime))
-		tv := unix.NsecToTimeval(info.ModTime().UnixNano())
-		if err := unix.Settimeofday(&tv); err != nil {
-			return fmt.Errorf("cannot set the clock: %w", err)
-		}
-	}
-	return nil
-}
-
-func saveClock() {
-	now := time.Now()
-	if err := os.Chtimes(clockFile, now, now); errors.Is(err, os.ErrNotExist) {
-		// Without it the next boot only knows less.
-		_ = os.WriteFile(clockFile, nil, 0o644)
-	}
+	// Without it the next boot only knows less.
+	save := func() { _ = s.clock.Save() }
+	save()
+	go every(context.Background(), clockTime, save)
+	return err
 }
 
 // Paths of what the site configuration becomes; the read-only root links to them.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
+	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
@@ -64,6 +65,7 @@ type system struct {
 	manager  *unit.Manager
 	history  *control.History
 	refusals *security.Refusals
+	clock    *clock.Keeper
 	cgroups  string // folder of the units' control groups
 
 	configuring sync.Mutex  // held by what changes the site file
