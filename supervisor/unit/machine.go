@@ -221,12 +221,8 @@ func (u *machine) start(called bool) {
 		if u.called {
 			u.enter(Waiting, "")
 		}
-	case Listening:
-		if u.called {
-			u.end("started by request")
-		}
-	case Waiting, Starting, Running, Reloading, Done:
-		// A unit on demand that opens its sockets starts as soon as it listens.
+	case Waiting, Listening, Starting, Running, Reloading, Done:
+		// One on demand that listens, or is about to, is started by settle.
 	case Stopping, Killing:
 		// It starts again once it has ended.
 		u.failure, u.spontaneous = "", false
