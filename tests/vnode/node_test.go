@@ -67,6 +67,15 @@ func startPlatform(t *testing.T) *platform {
 		return err
 	})
 	p.boot = filepath.Join(root, "boot/pc-x86-64")
+	p.putBootFiles(t)
+	p.write(t, "a folder/params.ipxe", "set params walt.test=${mac:hexhyp},${gateway},${unknown}\n")
+	p.write(t, "../../etc/marker", "the image\n")
+	return p
+}
+
+// putBootFiles gives the image the kernel of these tests, and what it is booted by.
+func (p *platform) putBootFiles(t *testing.T) {
+	t.Helper()
 	var s supplies
 	if err := json.Unmarshal([]byte(os.Getenv(suppliesVariable)), &s); err != nil {
 		t.Fatal(err)
@@ -79,9 +88,6 @@ func startPlatform(t *testing.T) *platform {
 		p.write(t, name, string(content))
 	}
 	p.write(t, "start.ipxe", script)
-	p.write(t, "a folder/params.ipxe", "set params walt.test=${mac:hexhyp},${gateway},${unknown}\n")
-	p.write(t, "../../etc/marker", "the image\n")
-	return p
 }
 
 func (p *platform) write(t *testing.T, name, content string) {

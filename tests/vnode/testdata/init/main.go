@@ -5,11 +5,15 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,16 +35,72 @@ func main() {
 	}
 	os.Mkdir("/image", 0o755)
 	say("image", fmt.Sprint(unix.Mount("walt_image", "/image", "9p", unix.MS_RDONLY, "trans=virtio"), " ", read("/image/etc/marker")))
+	announce()
 	say("ready", "")
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		if line := strings.TrimSpace(lines.Text()); line == "reboot" {
+		switch line := strings.TrimSpace(lines.Text()); line {
+		case "reboot":
 			check(unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
-		} else {
+		case "boot id":
+			say("boot", read("/proc/sys/kernel/random/boot_id"))
+		case "count":
+			go count()
+		default:
 			say("echo", line)
 		}
 	}
 	check(lines.Err())
+}
+
+// count prints for some seconds.
+func count() {
+	for i := range 30 {
+		say("count", fmt.Sprint(i+1))
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// announce tells the server that the node is booted, if the kernel's arguments say who and
+// where they are.
+func announce() {
+	given := map[string]string{}
+	for argument := range strings.FieldsSeq(read("/proc/cmdline")) {
+		name, value, _ := strings.Cut(argument, "=")
+		given[name] = value
+	}
+	if given["walt.ip"] == "" {
+		return
+	}
+	cards := glob("/sys/class/net/*/device")
+	link, err := netlink.LinkByName(filepath.Base(filepath.Dir(cards[0])))
+	check(err)
+	address, err := netlink.ParseAddr(given["walt.ip"] + "/24")
+	check(err)
+	check(netlink.AddrAdd(link, address))
+	check(netlink.LinkSetUp(link))
+	go func() {
+		for {
+			notify(given["walt.server"] + ":12347")
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+}
+
+// notify says that the node is booted, as long as there is a server to hear it: in these
+// tests nobody keeps the connections of one that dies.
+func notify(server string) {
+	conn, err := net.Dial("tcp", server)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "REQ_NOTIFY_BOOTUP_STATUS\n")
+	r := bufio.NewReader(conn)
+	if answer, _ := r.ReadString('\n'); answer == "OK\n" {
+		fmt.Fprint(conn, "\n")
+		io.Copy(io.Discard, r)
+	}
 }
 
 // loadModules loads those beside it, whatever their order: until no more can be loaded.
