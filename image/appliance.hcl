@@ -234,7 +234,7 @@ folder "/var/lib/walt/nodes" {}
 folder "/var/lib/walt/journal" {}
 folder "/var/lib/containers/storage" {}
 folder "/var/lib/ssh" { mode = "0700" }
-folder "/var/lib/nfs" { user = "statd" }
+folder "/var/lib/nfs" {}
 folder "/var/lib/nfs/sm" { user = "statd" }
 folder "/var/lib/nfs/sm.bak" { user = "statd" }
 folder "/var/lib/nfs/v4recovery" {}

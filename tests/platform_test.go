@@ -34,6 +34,7 @@ func TestPlatform(t *testing.T) {
 		{"clients are refused in words", clientsAreRefused},
 		{"hostile bytes", hostileBytes},
 		{"boot files stay in their folder", bootFilesStay},
+		{"units are confined", unitsAreConfined},
 		{"kill -9 of each unit", killEachUnit},
 		{"full data partition", fullDataPartition},
 		{"wrong configuration", wrongConfiguration},

@@ -1,15 +1,27 @@
 # The programs kept from Debian, and the network.
+#
+# Each unit is in a sandbox that closes everything but what is named there. `waltctl
+# security` shows what that leaves to it.
 
 unit "walt-server-netconfig" {
   description   = "networks of the server: interfaces, bridge walt-net, forwarding, NAT"
   exec          = ["/usr/lib/walt/services", "netconfig"]
+  capabilities  = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_DAC_OVERRIDE"] # links and rules; DHCP; the socket of walt-net
   state_directories = ["walt"]
   ready {
     notify  = true
     timeout = "60s"
   }
   limits {
-    cpu = 1000
+    cpu    = 1000
+    memory = "128M"
+    tasks  = 64
+  }
+  sandbox {
+    network  = true
+    families = ["netlink", "packet"]
+    write    = ["/run/walt", "/proc/sys/net"] # resolv.conf; forwarding
+    hide     = ["/var/lib/walt/keys", "/var/lib/walt/ssh"]
   }
 }
 
@@ -17,6 +29,9 @@ unit "walt-server-netconfig" {
 unit "console" {
   description = "screen of the consoles"
   exec        = ["/usr/lib/walt/walt-console"]
+  sandbox {
+    unconfined = "its shell is for administrators who repair what is broken"
+  }
   restart {
     give_up = "never"
   }
@@ -36,38 +51,104 @@ unit "postgresql" {
     signal  = "INT" # fast shutdown
     timeout = "60s"
   }
+  limits {
+    tasks = 512
+  }
+  sandbox {} # clients come by the socket in its folder
 }
 
 unit "rpcbind" {
   description         = "port mapper of NFS version 3"
   exec                = ["/usr/sbin/rpcbind", "-f", "-w"]
   runtime_directories = ["rpcbind"]
+  capabilities        = ["CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID"] # to become _rpc
   after               = ["walt-server-netconfig"]
   ready {
     tcp = "127.0.0.1:111"
   }
+  limits {
+    memory = "32M"
+    tasks  = 16
+  }
+  sandbox {
+    network  = true
+    families = ["netlink"]
+    syscalls = ["@identity"]
+    write    = ["/run"] # its socket and its lock
+    read     = ["/run/walt"]
+  }
 }
 
+unit "nfs-kernel" {
+  description  = "control file system of the NFS server of the kernel"
+  type         = "oneshot"
+  exec         = ["/usr/lib/walt/services", "nfs", "prepare"]
+  capabilities = ["CAP_SYS_ADMIN"] # to mount it
+  sandbox {
+    network  = true # the file system is that of the network it is mounted in
+    syscalls = ["@mount"]
+    proc     = "machine"
+    mounts   = ["/proc"]
+    write    = ["/var/lib/nfs", "/run/walt/exports.d"]
+  }
+}
+
+# What mountd and exportfs tell the kernel are paths in their own view of the file systems, and
+# the kernel keeps hold of them: that must be the machine's. They mount nothing, so Landlock
+# keeps them from writing elsewhere.
+
 unit "nfs-mountd" {
-  description = "MOUNT protocol of NFS version 3"
-  pre         = [["/usr/lib/walt/services", "nfs", "prepare"]]
-  exec        = ["/usr/sbin/rpc.mountd", "-F"]
-  wants       = ["rpcbind"]
+  description  = "MOUNT protocol of NFS version 3"
+  exec         = ["/usr/sbin/rpc.mountd", "-F"]
+  capabilities = ["CAP_NET_BIND_SERVICE", "CAP_DAC_READ_SEARCH"] # reserved ports; exports of any owner
+  needs        = ["nfs-kernel"]
+  wants        = ["rpcbind"]
+  limits {
+    memory = "64M"
+    tasks  = 16
+  }
+  sandbox {
+    root     = "machine"
+    proc     = "machine"
+    network  = true
+    families = ["netlink"]
+    write    = ["/proc/fs/nfsd", "/var/lib/nfs"]
+  }
 }
 
 unit "nfs-server" {
-  description = "NFS server of the kernel"
-  type        = "oneshot"
-  exec        = ["/usr/lib/walt/services", "nfs", "up"]
-  stop        = ["/usr/lib/walt/services", "nfs", "down"]
-  wants       = ["rpcbind", "nfs-mountd"]
+  description  = "NFS server of the kernel"
+  type         = "oneshot"
+  exec         = ["/usr/lib/walt/services", "nfs", "up"]
+  stop         = ["/usr/lib/walt/services", "nfs", "down"]
+  capabilities = ["CAP_NET_BIND_SERVICE", "CAP_DAC_READ_SEARCH"]
+  needs        = ["nfs-kernel"]
+  wants        = ["rpcbind", "nfs-mountd"]
+  sandbox {
+    root     = "machine"
+    proc     = "machine"
+    network  = true
+    families = ["netlink"]
+    write    = ["/proc", "/var/lib/nfs"] # the tables of exports are below each process
+  }
 }
 
 unit "chrony" {
   description         = "clock of the platform (NTP)"
   exec                = ["/usr/lib/walt/services", "chrony"]
+  user                = "_chrony"
+  capabilities        = ["CAP_SYS_TIME", "CAP_NET_BIND_SERVICE"]
   runtime_directories = ["chrony"]
+  state_directories   = ["chrony"]
   after               = ["walt-server-netconfig"]
+  limits {
+    memory = "64M"
+    tasks  = 16
+  }
+  sandbox {
+    network  = true
+    syscalls = ["@clock"]
+  }
 }
 
 # For units that need the right time: let them have it in after or wants.
@@ -77,6 +158,9 @@ unit "time-sync" {
   exec        = ["/usr/lib/walt/services", "time-sync", "--limit", "30s"]
   user        = "nobody"
   after       = ["chrony"]
+  sandbox {
+    syscalls = ["@clock"] # to ask; only a capability could change it
+  }
 }
 
 unit "sshd" {
@@ -85,5 +169,8 @@ unit "sshd" {
   after       = ["walt-server-netconfig"]
   ready {
     tcp = "127.0.0.1:22"
+  }
+  sandbox {
+    unconfined = "its sessions are those of administrators, who are root and repair anything"
   }
 }

@@ -26,6 +26,15 @@ unit "walt-server-db" {
     notify  = true
     timeout = "5m"
   }
+  limits {
+    tasks = 256
+  }
+  sandbox {
+    network = true # the site file may name a database elsewhere
+    read    = ["/var/lib/postgresql"] # how full that disk is
+    write   = ["/var/log/walt"] # the trace of its execution, if that is enabled
+    hide    = ["/var/log/walt/journal"]
+  }
 }
 
 unit "walt-server-blocking" {
@@ -39,11 +48,25 @@ unit "walt-server-blocking" {
   ready {
     notify = true
   }
+  limits {
+    tasks = 512
+  }
+  sandbox {
+    network = true
+    write   = ["/var/cache/walt/blocking", "/var/log/walt"] # and the trace of its execution
+    hide    = ["/var/log/walt/journal"]
+  }
 }
 
 unit "walt-server-main" {
   description         = "logic of the platform: devices, nodes, images, logs"
   exec                = ["/usr/lib/walt/services", "server-main"]
+  capabilities = [
+    "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", # mounts of images, commands in them
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", # files of images
+    "CAP_SETUID", "CAP_SETGID", "CAP_KILL", # psql has a user of its own
+    "CAP_NET_BIND_SERVICE", # `walt device expose`
+  ]
   runtime_directories = ["walt/exports.d"]
   state_directories   = ["walt", "walt/images", "walt/nodes", "walt/keys", "walt/ssh", "containers/storage"]
   wants               = ["walt-server-netconfig"] # it waits for the database itself
@@ -77,6 +100,23 @@ unit "walt-server-main" {
   limits {
     cpu   = 500
     files = 65536
+    tasks = 4096
+  }
+  sandbox {
+    network    = true
+    families   = ["netlink"]
+    syscalls   = ["@mount", "@owner", "@identity", "@root", "@schedule"]
+    namespaces = ["mount", "pid", "net", "ipc", "uts"] # of commands in images
+    devices    = ["/dev/kvm"] # can nodes have it?
+    proc       = "machine"
+    mounts     = ["/var/lib/walt"] # images, for the NFS server
+    write = [
+      "/proc", "/var/lib/nfs",    # exportfs
+      "/root/.ssh",               # the key that nodes accept
+      "/var/lib/containers",      # the store of images
+      "/var/log/walt",            # the trace of its execution, if that is enabled
+    ]
+    hide = ["/var/log/walt/journal"]
   }
 }
 
@@ -97,6 +137,16 @@ unit "walt-server-vnodes" {
   shutdown {
     timeout = "15s" # longer than a machine may take
   }
+  limits {
+    tasks = 4096
+  }
+  sandbox {
+    network       = true
+    families      = ["netlink", "packet"]
+    write_execute = true # QEMU without the help of the processor
+    write         = ["/var/lib/walt/nodes"]
+    read          = ["/dev"] # kvm, tun and vhost-net appear with their drivers; others are not this user's
+  }
 }
 
 unit "walt-server-hub" {
@@ -112,6 +162,11 @@ unit "walt-server-hub" {
   limits {
     cpu   = 1000
     files = 65536
+    tasks = 512
+  }
+  sandbox { # it reads what strangers send, and has no network but the connections that it is passed
+    write = ["/var/log/walt"] # the trace of its execution, if that is enabled
+    hide  = ["/var/log/walt/journal"]
   }
 }
 
@@ -125,6 +180,14 @@ unit "walt-server-dhcpd" {
   ready {
     notify = true
   }
+  limits {
+    memory = "256M"
+    tasks  = 256
+  }
+  sandbox {
+    network  = true
+    families = ["netlink", "packet"]
+  }
 }
 
 unit "walt-server-tftpd" {
@@ -136,6 +199,15 @@ unit "walt-server-tftpd" {
   wants             = ["walt-server-netconfig"]
   ready {
     notify = true
+  }
+  limits {
+    memory = "256M"
+    tasks  = 256
+  }
+  sandbox {
+    network = true
+    read    = ["/var/lib/walt"] # boot files of images
+    hide    = ["/var/lib/walt/keys", "/var/lib/walt/ssh"]
   }
 }
 
@@ -156,6 +228,14 @@ unit "walt-server-httpd" {
     timeout = "10s"
     signal  = "ABRT"
   }
+  limits {
+    memory = "256M"
+    tasks  = 256
+  }
+  sandbox {
+    read = ["/var/lib/walt"] # boot files of images
+    hide = ["/var/lib/walt/keys", "/var/lib/walt/ssh"]
+  }
 }
 
 unit "walt-server-named" {
@@ -172,5 +252,13 @@ unit "walt-server-named" {
     notify = true
     period = "1m"
     signal = "ABRT"
+  }
+  limits {
+    memory = "256M"
+    tasks  = 256
+  }
+  sandbox {
+    network  = true
+    families = ["netlink"]
   }
 }

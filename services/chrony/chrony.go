@@ -15,7 +15,8 @@ import (
 	"github.com/waltos/waltos/hcl"
 )
 
-// Main runs as root; chronyd drops to its own user.
+// Main runs as the user of chronyd, with the capabilities to set the clock and to answer at
+// the port of NTP.
 func Main(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("chrony", flag.ContinueOnError)
 	sitePath := flags.String("site", "/run/walt/site.hcl", "site file in effect")
@@ -31,7 +32,7 @@ func Main(_ context.Context, args []string) error {
 	if err := os.WriteFile(*conf, configuration(site), 0o644); err != nil {
 		return fmt.Errorf("cannot configure chrony: %w", err)
 	}
-	argv := []string{*server, "-d", "-F", "0", "-u", "_chrony", "-f", *conf}
+	argv := []string{*server, "-d", "-F", "0", "-U", "-f", *conf}
 	return fmt.Errorf("cannot execute %s: %w", *server, unix.Exec(*server, argv, os.Environ()))
 }
 

@@ -66,10 +66,13 @@ func prepare() error {
 			return fmt.Errorf("cannot prepare nfs: %w", err)
 		}
 	}
-	// /proc/fs/nfsd exists once the module is there; request it by the fs type.
-	if out, err := exec.Command("/sbin/modprobe", "nfsd").CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot load the kernel module nfsd: %w: %s", err, strings.TrimSpace(string(out)))
+	// /proc/fs/nfsd exists once the module is there; the kernel loads it when asked for the
+	// type of file system.
+	fd, err := unix.Fsopen("nfsd", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("cannot load the kernel module nfsd: %w", err)
 	}
+	unix.Close(fd)
 	if err := unix.Mount("nfsd", controlFS, "nfsd", 0, ""); err != nil {
 		return fmt.Errorf("cannot mount %s: %w", controlFS, err)
 	}

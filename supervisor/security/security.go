@@ -159,10 +159,14 @@ func (r *Report) files(u *hcl.Unit, s *hcl.Sandbox, p *process, own []string) {
 		landlock = "the kernel has none"
 	}
 	r.add("Landlock", landlock, "sandbox")
-	if s.Root == "machine" {
+	switch {
+	case s.Root == "machine":
 		r.add("view", "that of the machine", "root")
 		r.add("devices", "what its user may", "root")
-	} else {
+	case slices.Contains(s.Read, "/dev"):
+		r.add("view", "its own", "root")
+		r.add("devices", "what its user may", "read")
+	default:
 		r.add("view", "its own", "root")
 		r.add("devices", strings.Join(s.Devices, " "), "devices")
 	}

@@ -93,35 +93,37 @@ func (p Policy) programs() ([][]bpf.Instruction, error) {
 	if err != nil {
 		return nil, err
 	}
-	missing := p.missing(numbers)
-	allowed, err := p.allowed(numbers)
+	allowed, err := Expand(p.Allow)
 	if err != nil {
 		return nil, err
 	}
-	programs := [][]bpf.Instruction{missing, allowed}
+	rest, err := p.allowed(numbers, allowed)
+	if err != nil {
+		return nil, err
+	}
+	programs := [][]bpf.Instruction{p.missing(numbers, allowed), rest}
 	return programs, check(programs, p.Arch, numbers)
 }
 
 // missing are the calls that a program finds missing, and does without: those that are younger
-// than the table, and the one that makes processes with flags in memory, where no filter can
-// look for namespaces.
-func (p Policy) missing(numbers map[string]uint32) []bpf.Instruction {
+// than the table; the one that makes processes with flags in memory, where no filter can
+// look for namespaces; rings, which programs try first.
+func (p Policy) missing(numbers map[string]uint32, allowed map[string]bool) []bpf.Instruction {
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: slices.Max(slices.Collect(maps.Values(numbers))), SkipTrue: 1},
 		fails(unix.ENOSYS),
 	}
-	if p.closed() != 0 {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: numbers["clone3"], SkipTrue: 1}, fails(unix.ENOSYS))
+	for name, is := range map[string]bool{"clone3": p.closed() != 0, "io_uring_setup": !allowed["io_uring_setup"]} {
+		if is {
+			program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: numbers[name], SkipTrue: 1}, fails(unix.ENOSYS))
+		}
 	}
 	return append(program, allow)
 }
 
-func (p Policy) allowed(numbers map[string]uint32) ([]bpf.Instruction, error) {
-	allowed, err := Expand(p.Allow)
-	if err != nil {
-		return nil, err
-	}
+// allowed are all others.
+func (p Policy) allowed(numbers map[string]uint32, allowed map[string]bool) ([]bpf.Instruction, error) {
 	refused := fails(unix.EPERM)
 	if p.Kill {
 		refused = kill
@@ -134,7 +136,7 @@ func (p Policy) allowed(numbers map[string]uint32) ([]bpf.Instruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: x32, SkipTrue: 1},
 		kill,
 	}
-	plain := []uint32{numbers["clone3"]} // missing, or allowed
+	plain := []uint32{numbers["clone3"], numbers["io_uring_setup"]} // missing, or allowed
 	guards := p.guards(refused)
 	if !allowed["personality"] {
 		guards["personality"] = personalities(refused)

@@ -120,7 +120,8 @@ func TestVerdicts(t *testing.T) {
 			{"reboot", nil, "EPERM"},
 			{"init_module", nil, "EPERM"},
 			{"bpf", nil, "EPERM"},
-			{"io_uring_setup", nil, "EPERM"},
+			{"io_uring_setup", nil, "ENOSYS"},
+			{"io_uring_enter", nil, "EPERM"},
 			{"socket", []uint32{unix.AF_UNIX}, "allow"},
 			{"socket", []uint32{unix.AF_INET}, "allow"},
 			{"socket", []uint32{unix.AF_INET6}, "EAFNOSUPPORT"},
@@ -162,7 +163,7 @@ func TestVerdicts(t *testing.T) {
 			{"socket", []uint32{unix.AF_UNIX}, "EAFNOSUPPORT"},
 		}},
 		{"all", Policy{Allow: []string{"@all"}, Namespaces: 0xffffffff, WriteExecute: true}, []call{
-			{"clone3", nil, "allow"}, {"kexec_load", nil, "allow"}, {"setns", []uint32{3, 0}, "allow"},
+			{"clone3", nil, "allow"}, {"io_uring_setup", nil, "allow"}, {"kexec_load", nil, "allow"}, {"setns", []uint32{3, 0}, "allow"},
 		}},
 	} {
 		for arch, audit := range architectures {
