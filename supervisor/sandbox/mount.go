@@ -40,23 +40,23 @@ func openTree(p Place) (tree, error) {
 	return t, nil
 }
 
-// set changes the attributes of the tree; those of mounts in a mountable one are left to whom
-// they are for.
-func (t tree) set(attributes, cleared uint64) error {
-	flags := uint(unix.AT_EMPTY_PATH)
-	if t.Access != Mountable {
-		flags |= unix.AT_RECURSIVE
-	}
-	err := unix.MountSetattr(t.fd, "", flags, &unix.MountAttr{Attr_set: attributes, Attr_clr: cleared})
+// set changes the attributes of the tree, alone or (AT_RECURSIVE) with all mounts in it.
+func (t tree) set(flags uint, attributes, cleared uint64) error {
+	err := unix.MountSetattr(t.fd, "", flags|unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attributes, Attr_clr: cleared})
 	if err != nil {
 		return fmt.Errorf("cannot protect %s: %w", t.Path, err)
 	}
 	return nil
 }
 
-// attach puts the tree at its path.
+// attach puts the tree at its path, and closes it.
 func (t tree) attach() error {
 	defer unix.Close(t.fd)
+	return t.move()
+}
+
+// move puts the tree at its path.
+func (t tree) move() error {
 	if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, t.Path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("cannot mount on %s: %w", t.Path, err)
 	}
@@ -133,11 +133,16 @@ type layer struct {
 
 // place attaches a tree of the machine as its access asks for.
 func (t tree) place() error {
-	attributes, cleared := uint64(unix.MOUNT_ATTR_RDONLY), uint64(0)
-	if t.Access != Readable {
-		attributes, cleared = harmless, unix.MOUNT_ATTR_RDONLY
+	var err error
+	switch t.Access {
+	case Readable:
+		err = t.set(unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0)
+	case Writable:
+		err = t.set(unix.AT_RECURSIVE, harmless, unix.MOUNT_ATTR_RDONLY)
+	case Mountable: // mounts in it are left to whom they are for
+		err = t.set(0, harmless, unix.MOUNT_ATTR_RDONLY)
 	}
-	if err := t.set(attributes, cleared); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := makeMountPoint(t.Path, t.folder); err != nil {

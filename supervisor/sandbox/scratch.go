@@ -21,7 +21,7 @@ var fixed = map[string]uint64{
 type scratch struct {
 	fd     int
 	count  int
-	sealed []string // folders that will be read-only
+	sealed []tree // folders that will be read-only
 }
 
 func openScratch() (*scratch, error) {
@@ -38,28 +38,47 @@ func openScratch() (*scratch, error) {
 	return &scratch{fd: fd}, nil
 }
 
-func (s *scratch) close() { unix.Close(s.fd) }
+func (s *scratch) close() {
+	unix.Close(s.fd)
+	for _, t := range s.sealed {
+		unix.Close(t.fd)
+	}
+}
 
-// attach puts a new folder at a path.
+// attach puts a new folder at a path, to be written by the unit.
 func (s *scratch) attach(path string, mode uint32, attributes uint64) error {
+	t, err := s.folder(path, mode, attributes)
+	unix.Close(t.fd)
+	return err
+}
+
+// attachSealed puts a new folder at a path, to be written until all is in place.
+func (s *scratch) attachSealed(path string, attributes uint64) error {
+	t, err := s.folder(path, 0o755, attributes)
+	s.sealed = append(s.sealed, t)
+	return err
+}
+
+// folder makes a folder and puts it at a path; its descriptor is to be closed.
+func (s *scratch) folder(path string, mode uint32, attributes uint64) (tree, error) {
+	t := tree{Place: Place{Path: path}, fd: -1}
 	name := strconv.Itoa(s.count)
 	s.count++
 	if err := makeMountPoint(path, true); err != nil {
-		return err
+		return t, err
 	}
 	if err := errors.Join(unix.Mkdirat(s.fd, name, 0), unix.Fchmodat(s.fd, name, mode, 0)); err != nil {
-		return fmt.Errorf("cannot make a folder for %s: %w", path, err)
+		return t, fmt.Errorf("cannot make a folder for %s: %w", path, err)
 	}
 	fd, err := unix.OpenTree(s.fd, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("cannot make a folder for %s: %w", path, err)
+		return t, fmt.Errorf("cannot make a folder for %s: %w", path, err)
 	}
-	t := tree{Place: Place{Path: path}, fd: fd}
-	if err := t.set(attributes, 0); err != nil {
-		unix.Close(fd)
-		return err
+	t.fd = fd
+	if err := t.set(0, attributes, 0); err != nil {
+		return t, err
 	}
-	return t.attach()
+	return t, t.move()
 }
 
 // hide puts an empty folder before another, if that exists. What a link points to is hidden at
@@ -69,8 +88,7 @@ func (s *scratch) hide(path string) error {
 	if err != nil || !info.IsDir() {
 		return nil
 	}
-	s.sealed = append(s.sealed, path)
-	return s.attach(path, 0o755, harmless)
+	return s.attachSealed(path, harmless)
 }
 
 // devices makes /dev, with copies of device files of the machine.
@@ -90,10 +108,9 @@ func (s *scratch) devices(more []string) error {
 		}
 		nodes[path] = st
 	}
-	if err := s.attach("/dev", 0o755, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
+	if err := s.attachSealed("/dev", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
 		return err
 	}
-	s.sealed = append(s.sealed, "/dev")
 	for path, st := range nodes {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return fmt.Errorf("cannot give device %s: %w", path, err)
@@ -126,9 +143,9 @@ func (s *scratch) devices(more []string) error {
 
 // protect makes read-only what only had to be made.
 func (s *scratch) protect() error {
-	for _, path := range s.sealed {
-		if err := unix.MountSetattr(unix.AT_FDCWD, path, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-			return fmt.Errorf("cannot protect %s: %w", path, err)
+	for _, t := range s.sealed {
+		if err := t.set(0, unix.MOUNT_ATTR_RDONLY, 0); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/sandbox"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
@@ -43,6 +44,11 @@ func (s planner) plan() (*unit.Plan, error) {
 	units, err := hcl.LoadUnits(s.folders...)
 	if err != nil {
 		return nil, err
+	}
+	for _, u := range units {
+		if err := sandbox.Check(u); err != nil {
+			return nil, fmt.Errorf("%s: unit %q: %w", u.Range, u.Name, err)
+		}
 	}
 	return s.manager.Plan(units)
 }
