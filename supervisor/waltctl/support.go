@@ -143,6 +143,7 @@ func (t *Tool) items() []item {
 		{"status.txt", t.call("status")}, {"status.json", t.call("status", "--json")},
 		{"events.txt", t.call("events")}, {"boot.txt", t.call("boot")}, {"boot.svg", t.call("boot", "--svg")},
 		{"graph.txt", t.call("graph")}, {"graph.dot", t.call("graph", "--dot")}, {"boots.txt", t.call("logs", "--boots")},
+		{"security.txt", t.call("security")}, {"plan.txt", t.call("plan")},
 		{"units.json", t.details},
 		{"journal.jsonl", t.journal},
 		{"kernel.txt", program("dmesg", "--time-format", "iso")},
