@@ -155,15 +155,17 @@ func (f *full) next(ctx context.Context, changed func()) (*tcell.EventKey, error
 	}
 }
 
-// draw fills the screen with lines. tcell sends again what it is told again, which a slow
-// line would feel: it is told only what is another than before.
+// draw fills the screen with lines. tcell sends again what has been another thing in
+// between, which a slow line would feel: it is told only what is another than before. The
+// spaces within a line are sent too: to jump over them takes longer.
 func (f *full) draw(make func(width, height int) []line) {
 	width, height := f.screen.Size()
 	lines := make(width, height)
 	for y := range height {
 		x := 0
-		put := func(r rune, look tcell.Style) {
-			if now, was, _ := f.screen.Get(x, y); now != string(r) || was != look {
+		put := func(r rune, look tcell.Style, within bool) {
+			now, was, _ := f.screen.Get(x, y)
+			if now != string(r) || was != look || within && r == ' ' {
 				f.screen.SetContent(x, y, r, nil, look)
 			}
 			x++
@@ -171,12 +173,12 @@ func (f *full) draw(make func(width, height int) []line) {
 		if y < len(lines) {
 			for _, s := range lines[y] {
 				for _, r := range s.text {
-					put(r, styles[s.style])
+					put(r, styles[s.style], true)
 				}
 			}
 		}
 		for x < width {
-			put(' ', tcell.StyleDefault)
+			put(' ', tcell.StyleDefault, false)
 		}
 	}
 	f.screen.HideCursor()
