@@ -108,8 +108,13 @@ func consoleShows(l *lab) {
 			l.t.Fatalf("after %q: %v\n%q", step.keys, err, console.Lines(20))
 		}
 	}
-	// The first virtual console shows the same, whether or not there is a screen.
-	l.want(l.root("cat /dev/vcs1"), "are up; running", "S Shell")
+	// The first virtual console shows the same, and no message of the kernel goes over it.
+	l.root("echo '<1>a message of the kernel' > /dev/kmsg")
+	screen := l.root("cat /dev/vcs1")
+	l.want(screen, "are up; running", "S Shell")
+	if strings.Contains(screen, "a message of the kernel") {
+		l.t.Errorf("the kernel has drawn over the screen:\n%s", screen)
+	}
 }
 
 func nodesHaveBooted(l *lab) {

@@ -173,8 +173,7 @@ func (s *station) session(ctx context.Context) error {
 			return p.run(ctx)
 		}
 	}
-	s.terminal.kernelTo(otherTTY)
-	defer s.terminal.kernelTo(0)
+	defer s.terminal.kernelTo(otherTTY)()
 	screen, err := openScreen(s.terminal)
 	if err != nil {
 		return err
@@ -187,6 +186,8 @@ func (s *station) session(ctx context.Context) error {
 			default:
 			}
 		})
+	} else {
+		messages <- struct{}{} // what was printed before goes
 	}
 	f := &full{console: c, screen: screen, view: s.source.View(ctx), views: views, leaves: s.terminal.Serial,
 		messages: messages, idle: idleTime, pressed: s.presence.touch, busy: s.presence.use}

@@ -185,13 +185,26 @@ func (t *Terminal) run(path string, args ...string) error {
 const tioclinux = 0x541c
 
 // kernelTo sends the messages of the kernel to another virtual console, so that they do
-// not run over the screen (tioclinux of ioctl_console(2), subcode 11); 0 brings them back.
-func (t *Terminal) kernelTo(console byte) {
+// not run over the screen (TIOCLINUX of ioctl_console(2), subcode 11). The function that it
+// returns brings them back.
+func (t *Terminal) kernelTo(console byte) (back func()) {
 	if t.Serial {
-		return
+		return func() {}
 	}
-	arg := []byte{11, console}
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(t.fd), tioclinux, uintptr(unsafe.Pointer(&arg[0])))
+	redirect := func(console byte) {
+		arg := []byte{11, console}
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(t.fd), tioclinux, uintptr(unsafe.Pointer(&arg[0]))) // else they are drawn over
+	}
+	// A virtual console exists while it is open.
+	other, err := os.OpenFile(fmt.Sprintf("/dev/tty%d", console), os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return func() {}
+	}
+	redirect(console)
+	return func() {
+		redirect(0)
+		other.Close()
+	}
 }
 
 // The methods below are those of tcell.Tty.
