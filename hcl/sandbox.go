@@ -57,7 +57,7 @@ type Sandbox struct {
 	Families []string `hcl:"families,optional"`
 
 	// Syscalls lists groups of system calls ("@mount") or single ones ("ptrace") beside
-	// @service. The groups are in supervisor/sandbox/seccomp/groups.txt.
+	// @service; waltctl security --groups shows what they are.
 	Syscalls []string `hcl:"syscalls,optional"`
 
 	// Refusal is what a refused system call does: "error" (default: EPERM) or "kill". Both

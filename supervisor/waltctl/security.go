@@ -2,23 +2,33 @@ package waltctl
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/waltos/waltos/supervisor/console"
+	"github.com/waltos/waltos/supervisor/sandbox/seccomp"
 	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
 func (t *Tool) securityCommand() *cobra.Command {
-	return &cobra.Command{
+	var groups bool
+	cmd := &cobra.Command{
 		Use: "security [UNIT]", Short: "Show what units can still do, and why", Args: cobra.MaximumNArgs(1),
 		Long: `security shows what each unit can do to the machine, or all of one unit with the attribute of
 its file that gives it. The kernel is asked what the main process of the unit really can
 do; where that is more than the file declares, it is told and the exit code is 1.`,
 		ValidArgsFunction: t.completeUnits,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if groups {
+				text, err := seccomp.Groups()
+				if err == nil {
+					_, err = io.WriteString(t.Out, text)
+				}
+				return err
+			}
 			reports, err := t.Client.Security(cmd.Context())
 			if err != nil {
 				return err
@@ -44,6 +54,8 @@ do; where that is more than the file declares, it is told and the exit code is 1
 			return differences(reports)
 		},
 	}
+	cmd.Flags().BoolVar(&groups, "groups", false, "list the groups of system calls that unit files name")
+	return cmd
 }
 
 // differences is an error if there are any.

@@ -49,6 +49,9 @@ refused: mount of b?ad, 3 times
 	if status, out, _ := d.run("security", "web", "--json"); status != exitDone || !strings.Contains(out, `"unit": "web"`) {
 		t.Errorf("status %d:\n%s", status, out)
 	}
+	if status, out, _ := d.run("security", "--groups"); status != exitDone || !strings.Contains(out, "\nmount: mount umount2 ") {
+		t.Errorf("status %d:\n%s", status, out)
+	}
 	if status, _, errs := d.run("security", "none"); status != exitFailed || !strings.Contains(errs, "no unit is named") {
 		t.Errorf("status %d, %s", status, errs)
 	}

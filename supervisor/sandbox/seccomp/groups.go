@@ -61,6 +61,12 @@ func Name(audit, number uint32) string {
 	return strconv.FormatUint(uint64(number), 10)
 }
 
+// Groups is the list of all groups, for people.
+func Groups() (string, error) {
+	text, err := texts.ReadFile("groups.txt")
+	return string(text), err
+}
+
 // groups of calls, and groups of groups.
 type groups struct {
 	calls  map[string][]string
@@ -69,12 +75,12 @@ type groups struct {
 
 func readGroups() (groups, error) {
 	g := groups{map[string][]string{}, map[string][]string{}}
-	text, err := texts.ReadFile("groups.txt")
+	text, err := Groups()
 	if err != nil {
 		return g, err
 	}
 	into, name := g.calls, ""
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 || fields[0] == "#" {
 			continue
