@@ -62,6 +62,7 @@ func (s *settings) build() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
+	c.Flags().StringVar(&o.Signatures, "signatures", "", "folder of a published build: copy its signatures instead of signing, to get the same bytes without its keys")
 	return c
 }
 

@@ -46,7 +46,7 @@ func contents() Contents {
 func bundle(t testing.TB, c Contents, keys ...ed25519.PrivateKey) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := Write(&out, c, keys); err != nil {
+	if err := Write(&out, c, SignedBy(keys, "of a test")); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -129,12 +129,12 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 	}
-	if err := Write(io.Discard, contents(), nil); err == nil {
+	if err := Write(io.Discard, contents(), SignedBy(nil, "")); err == nil {
 		t.Error("a bundle without a signature")
 	}
 	shorter := contents()
 	shorter.UKIs["b"] = shorter.UKIs["b"][1:]
-	if err := Write(io.Discard, shorter, []ed25519.PrivateKey{key("a")}); err == nil {
+	if err := Write(io.Discard, shorter, SignedBy([]ed25519.PrivateKey{key("a")}, "")); err == nil {
 		t.Error("UKIs of different sizes")
 	}
 }

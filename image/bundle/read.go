@@ -25,6 +25,7 @@ type Trust struct {
 // Reader reads a bundle whose description is trusted.
 type Reader struct {
 	Description
+	Signatures [][]byte
 
 	zstd    *zstd.Decoder
 	archive *tar.Reader
@@ -58,6 +59,7 @@ func (b *Reader) open(t Trust) error {
 	if err != nil {
 		return err
 	}
+	b.Signatures = [][]byte{signature}
 	_, untrusted := minisign.Verify(t.Keys, text, signature)
 	next, err := b.next()
 	if err != nil {
@@ -67,6 +69,7 @@ func (b *Reader) open(t Trust) error {
 		if signature, err = b.read(next, minisign.MaxSignature); err != nil {
 			return err
 		}
+		b.Signatures = append(b.Signatures, signature)
 		if untrusted != nil {
 			_, untrusted = minisign.Verify(t.Keys, text, signature)
 		}

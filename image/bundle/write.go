@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -27,19 +26,32 @@ type Contents struct {
 // firstSlot is the one whose UKI is stored as it is.
 const firstSlot = "a"
 
-// Write writes a bundle that is signed by one or two keys: that of releases, and the
-// previous one. The same contents and keys make the same bytes.
-func Write(w io.Writer, c Contents, keys []ed25519.PrivateKey) error {
-	if err := write(w, c, keys); err != nil {
+// Signatures returns one or two signatures of a message: by the release key, and by the
+// previous one.
+type Signatures func(message []byte) ([][]byte, error)
+
+// SignedBy signs with keys, and with a comment.
+func SignedBy(keys []ed25519.PrivateKey, comment string) Signatures {
+	return func(message []byte) (all [][]byte, err error) {
+		for _, key := range keys {
+			all = append(all, minisign.Sign(key, message, comment))
+		}
+		return all, nil
+	}
+}
+
+// Write writes a bundle. The same contents and signatures make the same bytes.
+func Write(w io.Writer, c Contents, sign Signatures) error {
+	if err := write(w, c, sign); err != nil {
 		return fmt.Errorf("cannot write upgrade bundle: %w", err)
 	}
 	return nil
 }
 
-func write(w io.Writer, c Contents, keys []ed25519.PrivateKey) error {
+func write(w io.Writer, c Contents, sign Signatures) error {
 	first, ok := c.UKIs[firstSlot]
-	if !ok || len(keys) == 0 || len(keys) > 2 {
-		return errors.New("a UKI or a key is missing")
+	if !ok {
+		return fmt.Errorf("there is no UKI of slot %s", firstSlot)
 	}
 	c.Time = c.Time.UTC()
 	d := Description{
@@ -58,6 +70,13 @@ func write(w io.Writer, c Contents, keys []ed25519.PrivateKey) error {
 		return err
 	}
 	text = append(text, '\n')
+	signatures, err := sign(text)
+	if err != nil {
+		return err
+	}
+	if len(signatures) < 1 || len(signatures) > 2 {
+		return fmt.Errorf("there are %d signatures", len(signatures))
+	}
 
 	// One thread, so that the output does not depend on the number of processors. Most of it
 	// is compressed already.
@@ -77,8 +96,8 @@ func write(w io.Writer, c Contents, keys []ed25519.PrivateKey) error {
 	if err := add(descriptionName, int64(len(text)), bytes.NewReader(text)); err != nil {
 		return err
 	}
-	for i, name := range []string{signatureName, previousSignatureName}[:len(keys)] {
-		signature := minisign.Sign(keys[i], text, c.Release.String())
+	for i, signature := range signatures {
+		name := []string{signatureName, previousSignatureName}[i]
 		if err := add(name, int64(len(signature)), bytes.NewReader(signature)); err != nil {
 			return err
 		}

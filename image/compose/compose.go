@@ -46,6 +46,9 @@ type Options struct {
 	// Keys sign the outputs; default: those of keys.DefaultFolder. Development keys are
 	// made where there are none.
 	Keys *keys.Store
+	// Signatures is the folder of a published build whose signatures are used instead of
+	// keys; may be empty.
+	Signatures string
 }
 
 // Result names the outputs, all in one folder.
@@ -58,7 +61,7 @@ type Result struct {
 	UKI      string
 	Bundle   string // for upgrades
 	Manifest *Manifest
-	// Trust are the variables that make firmware trust the UKI.
+	// Trust are the variables that make firmware trust the UKI, where Keys are known.
 	Trust []sign.Variable
 	// Reused says that the outputs were there already.
 	Reused bool
@@ -125,6 +128,7 @@ type builder struct {
 	scratch  string // folder removed in the end
 	programs *programs
 	manifest *Manifest
+	signer   signer
 	reused   bool
 }
 
@@ -153,7 +157,7 @@ func open(o Options) (*builder, error) {
 			return nil, err
 		}
 	}
-	if o.Keys == nil {
+	if o.Keys == nil && o.Signatures == "" {
 		dir, err := keys.DefaultFolder()
 		if err != nil {
 			return nil, err
@@ -202,12 +206,8 @@ func (b *builder) build(ctx context.Context) error {
 	if b.programs, err = b.buildPrograms(ctx); err != nil {
 		return err
 	}
-	made, err := b.Keys.Ensure()
-	if err != nil {
+	if err := b.openSigner(); err != nil {
 		return err
-	}
-	if made {
-		b.Progress.Say("made development keys in %s: this build is signed for trials; `go run ./image keys` tells of your own", b.Keys.Dir)
 	}
 	if b.manifest, err = b.newManifest(); err != nil {
 		return err
@@ -221,6 +221,20 @@ func (b *builder) build(ctx context.Context) error {
 		return err
 	}
 	return b.compose(ctx, shipped)
+}
+
+// openSigner finds what signs, and makes development keys where there are none.
+func (b *builder) openSigner() (err error) {
+	if b.Signatures != "" {
+		b.signer, err = openPublished(b.Signatures)
+		return err
+	}
+	b.signer = owner{b.Keys}
+	made, err := b.Keys.Ensure()
+	if made {
+		b.Progress.Say("made development keys in %s: this build is signed for trials; `go run ./image keys` tells of your own", b.Keys.Dir)
+	}
+	return err
 }
 
 func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
@@ -262,7 +276,9 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 func (b *builder) result() (result *Result, err error) {
 	result = b.manifest.result(b.Output)
 	result.Reused = b.reused
-	result.Trust, err = b.Keys.Variables(b.time)
+	if b.Keys != nil {
+		result.Trust, err = b.Keys.Variables(b.time)
+	}
 	return result, err
 }
 

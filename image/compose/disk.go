@@ -2,7 +2,6 @@ package compose
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -19,8 +18,8 @@ import (
 	"github.com/waltos/waltos/image/erofs"
 	"github.com/waltos/waltos/image/fat"
 	"github.com/waltos/waltos/image/gpt"
-	"github.com/waltos/waltos/image/minisign"
 	"github.com/waltos/waltos/image/tree"
+	"github.com/waltos/waltos/image/uki"
 	"github.com/waltos/waltos/image/verity"
 )
 
@@ -47,15 +46,15 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	}
 	b.Progress.Say("root slot: %d MB", (system.size+system.tree)/1e6)
 	b.manifest.Command = b.command(slot, system)
-	s, err := b.newSigned(k, initrd, system)
+	ukis, err := b.ukis(k, initrd, system)
 	if err != nil {
 		return err
 	}
-	unified := s.ukis[slot]
+	unified := ukis[slot]
 	if err := b.disk(filepath.Join(dir, DiskName), unified, system); err != nil {
 		return err
 	}
-	if err := b.bundle(filepath.Join(dir, bundleName), s, system); err != nil {
+	if err := b.bundle(filepath.Join(dir, bundleName), ukis, system); err != nil {
 		return err
 	}
 	materials, err := b.materials()
@@ -80,10 +79,10 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	} {
 		b.manifest.Sizes[name] = size
 	}
-	return b.publish(dir, s.releases[0])
+	return b.publish(dir)
 }
 
-func (b *builder) publish(dir string, key ed25519.PrivateKey) error {
+func (b *builder) publish(dir string) error {
 	names := []string{DiskName, kernelName, initrdName, ukiName, bundleName, commandName, sbomName}
 	for _, name := range names {
 		if err := b.manifest.add(dir, name); err != nil {
@@ -95,7 +94,10 @@ func (b *builder) publish(dir string, key ed25519.PrivateKey) error {
 		return err
 	}
 	content = append(content, '\n')
-	signature := minisign.Sign(key, content, b.release().String())
+	signature, err := b.signer.manifest(content, b.release().String())
+	if err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(dir, manifestName), content, 0o644); err != nil {
 		return err
 	}
@@ -193,7 +195,7 @@ func (b *builder) disk(name string, unified []byte, system *rootSlot) error {
 	}
 
 	content := tree.New()
-	if err := content.Add(b.bootName(), &tree.File{Mode: 0o644, Content: unified}); err != nil {
+	if err := content.Add(uki.BootName(b.Inputs.Appliance.Debian.Architecture), &tree.File{Mode: 0o644, Content: unified}); err != nil {
 		return err
 	}
 	_, esp := table.Find("esp")

@@ -11,18 +11,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/waltos/waltos/image/keys"
-	"github.com/waltos/waltos/image/sign"
 )
 
 // Manifest describes a build.
 type Manifest struct {
-	Name     string `json:"name"`
-	Version  string `json:"version"`
-	Released bool   `json:"released"` // false: built from a lock override
-	Go       string `json:"go"`
-	Lock     string `json:"lock"` // digest
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Architecture as Debian names it.
+	Architecture string `json:"architecture"`
+	Released     bool   `json:"released"` // false: built from a lock override
+	Go           string `json:"go"`
+	Lock         string `json:"lock"` // digest
 	// Inputs is the digest of everything that decides the outputs.
 	Inputs  string  `json:"inputs"`
 	Command string  `json:"command"` // kernel command line
@@ -57,7 +56,7 @@ var sources = []string{"image", "hcl", "services/kmod"}
 func (b *builder) newManifest() (*Manifest, error) {
 	a := b.Inputs.Appliance
 	m := &Manifest{
-		Name: a.Name, Version: a.Version, Released: b.Inputs.Lock.Released(), Go: b.programs.toolchain,
+		Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Released: b.Inputs.Lock.Released(), Go: b.programs.toolchain,
 		Lock: b.Inputs.Lock.Digest(), Outputs: map[string]Output{}, Sizes: map[string]int64{}, Packages: map[string]string{},
 	}
 	for _, p := range b.Inputs.Lock.Packages {
@@ -65,7 +64,8 @@ func (b *builder) newManifest() (*Manifest, error) {
 			m.Packages[p.Name] = p.Version
 		}
 	}
-	if err := b.describeSigning(&m.Signing); err != nil {
+	var err error
+	if m.Signing, err = b.signer.describe(); err != nil {
 		return nil, err
 	}
 	h := sha256.New()
@@ -101,24 +101,6 @@ func (b *builder) newManifest() (*Manifest, error) {
 	}
 	m.Inputs = hex.EncodeToString(h.Sum(nil))
 	return m, nil
-}
-
-// describeSigning needs nothing secret: a build that is current asks for no passphrase.
-func (b *builder) describeSigning(s *Signing) error {
-	trusted, err := b.Keys.Trusted()
-	if err != nil {
-		return err
-	}
-	for _, key := range trusted {
-		s.Releases = append(s.Releases, key.String())
-	}
-	certificate, err := b.Keys.Certificate(sign.Programs)
-	if err != nil {
-		return err
-	}
-	s.Certificate = keys.Fingerprint(certificate.Raw)
-	s.Development, err = b.Keys.Development()
-	return err
 }
 
 // hashFile adds name, kind and content of a file of the sources to a hash.

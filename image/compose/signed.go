@@ -1,15 +1,15 @@
 package compose
 
 import (
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/waltos/waltos/image/bundle"
+	"github.com/waltos/waltos/image/keys"
+	"github.com/waltos/waltos/image/minisign"
 	"github.com/waltos/waltos/image/sign"
 	"github.com/waltos/waltos/image/uki"
 )
@@ -17,26 +17,72 @@ import (
 // slots are those that a UKI is made for.
 var slots = []string{"a", "b"}
 
-// signed is what the keys have made, and those that sign the rest.
-type signed struct {
-	ukis     map[string][]byte // by slot
-	releases []ed25519.PrivateKey
+// signer signs a build: with the keys of the builder, or with the signatures of a build that
+// was published.
+type signer interface {
+	describe() (Signing, error)
+	// program signs the UKI of a slot.
+	program(slot string, uki []byte) ([]byte, error)
+	// bundle and manifest sign descriptions, with a comment.
+	bundle(comment string) bundle.Signatures
+	manifest(message []byte, comment string) ([]byte, error)
 }
 
-// newSigned makes the UKIs of all slots and signs them.
-func (b *builder) newSigned(k *kernel, initrd []byte, system *rootSlot) (*signed, error) {
-	signer, err := b.Keys.Signer(sign.Programs)
+// owner signs with keys.
+type owner struct{ *keys.Store }
+
+// describe needs nothing secret: a build that is current asks for no passphrase.
+func (o owner) describe() (Signing, error) {
+	var s Signing
+	trusted, err := o.Trusted()
+	if err != nil {
+		return s, err
+	}
+	for _, key := range trusted {
+		s.Releases = append(s.Releases, key.String())
+	}
+	certificate, err := o.Certificate(sign.Programs)
+	if err != nil {
+		return s, err
+	}
+	s.Certificate = keys.Fingerprint(certificate.Raw)
+	s.Development, err = o.Development()
+	return s, err
+}
+
+func (o owner) program(_ string, uki []byte) ([]byte, error) {
+	by, err := o.Signer(sign.Programs)
 	if err != nil {
 		return nil, err
 	}
-	s := &signed{ukis: map[string][]byte{}}
-	if s.releases, err = b.Keys.Releases(); err != nil {
-		return nil, err
+	return by.Program(uki)
+}
+
+func (o owner) bundle(comment string) bundle.Signatures {
+	return func(message []byte) ([][]byte, error) {
+		releases, err := o.Releases()
+		if err != nil {
+			return nil, err
+		}
+		return bundle.SignedBy(releases, comment)(message)
 	}
-	stub, err := b.stub()
+}
+
+func (o owner) manifest(message []byte, comment string) ([]byte, error) {
+	releases, err := o.Releases()
 	if err != nil {
 		return nil, err
 	}
+	return minisign.Sign(releases[0], message, comment), nil
+}
+
+// ukis makes the UKIs of all slots and signs them.
+func (b *builder) ukis(k *kernel, initrd []byte, system *rootSlot) (map[string][]byte, error) {
+	stub, err := os.ReadFile(b.toolbox.Path(uki.StubName(b.Inputs.Appliance.Debian.Architecture)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
+	}
+	signed := map[string][]byte{}
 	for _, slot := range slots {
 		unified, err := uki.Assemble(uki.Parts{
 			Stub: stub, OSRelease: b.osRelease(), Command: b.command(slot, system), Release: k.release, Initrd: initrd, Linux: k.image,
@@ -44,11 +90,11 @@ func (b *builder) newSigned(k *kernel, initrd []byte, system *rootSlot) (*signed
 		if err != nil {
 			return nil, err
 		}
-		if s.ukis[slot], err = signer.Program(unified); err != nil {
+		if signed[slot], err = b.signer.program(slot, unified); err != nil {
 			return nil, err
 		}
 	}
-	return s, nil
+	return signed, nil
 }
 
 // command is the kernel command line of a slot. As the UKI is signed, it says what to
@@ -65,7 +111,7 @@ func (b *builder) release() bundle.Release {
 }
 
 // bundle writes the upgrade bundle.
-func (b *builder) bundle(name string, s *signed, system *rootSlot) error {
+func (b *builder) bundle(name string, ukis map[string][]byte, system *rootSlot) error {
 	root, err := os.Open(system.file)
 	if err != nil {
 		return err
@@ -85,27 +131,10 @@ func (b *builder) bundle(name string, s *signed, system *rootSlot) error {
 	}
 	defer f.Close()
 	err = bundle.Write(f, bundle.Contents{
-		Release: b.release(), UKIs: s.ukis, Root: root, RootSize: size, RootHash: hex.EncodeToString(h.Sum(nil)),
-	}, s.releases)
+		Release: b.release(), UKIs: ukis, Root: root, RootSize: size, RootHash: hex.EncodeToString(h.Sum(nil)),
+	}, b.signer.bundle(b.release().String()))
 	if err != nil {
 		return err
 	}
 	return f.Close()
-}
-
-// firmware names what UEFI calls architectures (UEFI 2.10 §3.5.1.1), by Debian's name.
-var firmware = map[string]string{"amd64": "x64", "arm64": "aa64"}
-
-// bootName is where firmware looks on an ESP unless it is told otherwise.
-func (b *builder) bootName() string {
-	return "/EFI/BOOT/BOOT" + strings.ToUpper(firmware[b.Inputs.Appliance.Debian.Architecture]) + ".EFI"
-}
-
-// stub reads the program that unified kernel images begin with.
-func (b *builder) stub() ([]byte, error) {
-	content, err := os.ReadFile(b.toolbox.Path("usr/lib/systemd/boot/efi/linux" + firmware[b.Inputs.Appliance.Debian.Architecture] + ".efi.stub"))
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
-	}
-	return content, nil
 }

@@ -30,7 +30,8 @@ type Verification struct {
 // Verify builds the outputs unless they are there, then builds them once more from a
 // copy of the sources, in another folder, with other modes, times and order of its
 // files, and with another umask, locale, time zone and number of processors, and
-// compares byte for byte. The second build is removed in the end.
+// compares byte for byte. The second build has no keys, but the signatures of the first.
+// It is removed in the end.
 func Verify(ctx context.Context, o Options) (*Verification, error) {
 	first, err := Build(ctx, o)
 	if err != nil {
@@ -104,10 +105,10 @@ func (b *builder) rebuild(ctx context.Context, scratch string) (*Result, error) 
 	}
 	var messages bytes.Buffer
 	cmd := exec.CommandContext(ctx, "sh", "-c", `umask 077; exec "$0" "$@"`, program, "build",
-		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--output", out)
+		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--output", out, "--signatures", b.Output)
 	cmd.Dir = filepath.Join(source, "services")
 	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "SOURCE_DATE_EPOCH=12345",
-		"GOAMD64=v3", "GOFLAGS=-trimpath=false", keys.FolderVariable+"="+b.Keys.Dir)
+		"GOAMD64=v3", "GOFLAGS=-trimpath=false", keys.FolderVariable+"="+filepath.Join(scratch, "no keys"))
 	cmd.Stdout, cmd.Stderr = &messages, &messages
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

@@ -71,15 +71,42 @@ func (s *Signer) program(program []byte) ([]byte, error) {
 		return nil, err
 	}
 	message = append(message, make([]byte, -len(message)&(certificateAlign-1))...)
-
 	le := binary.LittleEndian
-	size := certificateHeader + len(message)
-	le.PutUint32(signed[at+certificatesAt:], uint32(len(signed)))
-	le.PutUint32(signed[at+certificatesAt+4:], uint32(size))
-	signed = le.AppendUint32(signed, uint32(size))
-	signed = le.AppendUint16(signed, certificateRevision)
-	signed = le.AppendUint16(signed, typePKCS)
-	return append(signed, message...), nil
+	certificate := le.AppendUint32(nil, uint32(certificateHeader+len(message)))
+	certificate = le.AppendUint16(certificate, certificateRevision)
+	certificate = le.AppendUint16(certificate, typePKCS)
+	return attach(signed, at, append(certificate, message...)), nil
+}
+
+// attach appends certificates to a program and tells its header.
+func attach(program []byte, at int, certificates []byte) []byte {
+	binary.LittleEndian.PutUint32(program[at+certificatesAt:], uint32(len(program)))
+	binary.LittleEndian.PutUint32(program[at+certificatesAt+4:], uint32(len(certificates)))
+	return append(program, certificates...)
+}
+
+// Copy gives a program the signature of another one. Firmware accepts it if the programs are
+// equal: whoever builds a program again gets the same file without the key.
+func Copy(program, from []byte) ([]byte, error) {
+	at, err := inspect(program)
+	if err != nil {
+		return nil, fmt.Errorf("cannot sign program: %w", err)
+	}
+	f, err := pe.NewFile(bytes.NewReader(from))
+	if err != nil {
+		return nil, fmt.Errorf("cannot copy signature: %w", err)
+	}
+	header, ok := f.OptionalHeader.(*pe.OptionalHeader64)
+	if !ok {
+		return nil, errors.New("cannot copy signature: it is not in the format PE32+")
+	}
+	directory := header.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY]
+	start, size := uint64(directory.VirtualAddress), uint64(directory.Size)
+	if size == 0 || start+size > uint64(len(from)) {
+		return nil, errors.New("cannot copy signature: there is none")
+	}
+	padded := append(bytes.Clone(program), make([]byte, -len(program)&(certificateAlign-1))...)
+	return attach(padded, at, from[start:start+size]), nil
 }
 
 // inspect returns where the PE header is, after it has made sure that headers and

@@ -217,6 +217,37 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestCopy(t *testing.T) {
+	program := append(minimal(), 1, 2, 3) // of a size that is filled up
+	le := binary.LittleEndian
+	le.PutUint32(program[64+24+240+16:], 515)
+	signed, err := signer(t, "ours").Program(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Copy(program, signed); err != nil || !bytes.Equal(got, signed) {
+		t.Errorf("the copy differs, %v", err)
+	}
+	for name, pair := range map[string][2][]byte{"to a signed one": {signed, signed}, "from none": {program, program}, "from nothing": {program, nil}, "cut off": {program, signed[:len(signed)-1]}} {
+		if _, err := Copy(pair[0], pair[1]); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func FuzzCopy(f *testing.F) {
+	signed, err := signer(f, "ours").Program(minimal())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(signed)
+	f.Fuzz(func(t *testing.T, from []byte) {
+		if out, err := Copy(minimal(), from); err == nil && len(out) > len(minimal())+len(from) {
+			t.Errorf("%d bytes became %d", len(from), len(out))
+		}
+	})
+}
+
 // What is signed is covered: the signature is where the header says, at the end.
 func FuzzProgram(f *testing.F) {
 	f.Add(minimal())

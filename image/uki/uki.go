@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Parts are the contents of an image; Stub, Linux and Command are required.
@@ -22,6 +23,24 @@ type Parts struct {
 	Release   string // of the kernel, as uname -r says
 	Initrd    []byte
 	Linux     []byte // bzImage
+}
+
+// suffixes are what UEFI calls architectures (UEFI 2.10 §3.5.1.1), by Debian's names.
+var suffixes = map[string]string{"amd64": "x64", "arm64": "aa64"}
+
+// StubName is the file of the stub in Debian's package, for an architecture of Debian.
+func StubName(architecture string) string {
+	return "usr/lib/systemd/boot/efi/linux" + suffixes[architecture] + ".efi.stub"
+}
+
+// BootName is the file that firmware looks for on an ESP.
+func BootName(architecture string) string {
+	return "/EFI/BOOT/BOOT" + strings.ToUpper(suffixes[architecture]) + ".EFI"
+}
+
+// LoaderName is the file of systemd-boot, which comes with the stub.
+func LoaderName(architecture string) string {
+	return "usr/lib/systemd/boot/efi/systemd-boot" + suffixes[architecture] + ".efi"
 }
 
 // Offsets in a PE file. The optional header follows the 24 bytes of signature and file header.
