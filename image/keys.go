@@ -4,12 +4,19 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/waltos/waltos/image/compose"
+	"github.com/waltos/waltos/image/esp"
+	"github.com/waltos/waltos/image/fetch"
+	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/keys"
+	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/uki"
 )
 
 // keys is the command of what signs builds.
@@ -33,7 +40,7 @@ The first build makes development keys if there are none.`,
 		store.Sources, err = compose.FindSource(".")
 		return store, err
 	}
-	c.AddCommand(generateKeys(store), showKeys(store), exportKeys(store), replaceKey(store), rotateKey(store))
+	c.AddCommand(generateKeys(store), showKeys(store), exportKeys(store), s.stick(store), replaceKey(store), rotateKey(store))
 	return c
 }
 
@@ -87,22 +94,91 @@ func exportKeys(open storeOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var others [][]byte
-			for _, file := range also {
-				content, err := os.ReadFile(file)
-				if err != nil {
-					return fmt.Errorf("cannot export keys: %w", err)
-				}
-				block, _ := pem.Decode(content)
-				if block == nil || block.Type != "CERTIFICATE" {
-					return fmt.Errorf("cannot export keys: %s is no certificate in PEM", file)
-				}
-				others = append(others, block.Bytes)
+			others, err := certificates(also)
+			if err != nil {
+				return err
 			}
 			return store.Export(args[0], others...)
 		},
 	}
-	c.Flags().StringArrayVar(&also, "also", nil, "certificate (PEM) of somebody else whose programs are trusted, as the maker's of network cards")
+	addAlso(c, &also)
+	return c
+}
+
+// addAlso adds the flag that names certificates of others.
+func addAlso(c *cobra.Command, also *[]string) {
+	c.Flags().StringArrayVar(also, "also", nil, "certificate (PEM) of somebody else whose programs are trusted, as the maker's of network cards")
+}
+
+// certificates reads files in PEM.
+func certificates(files []string) (all [][]byte, err error) {
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("cannot trust programs of others: %w", err)
+		}
+		block, _ := pem.Decode(content)
+		if block == nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("cannot trust programs of others: %s is no certificate in PEM", file)
+		}
+		all = append(all, block.Bytes)
+	}
+	return all, nil
+}
+
+// stickSize is little more than the smallest FAT32 takes.
+const stickSize = 40 << 20
+
+func (s *settings) stick(open storeOf) *cobra.Command {
+	var also []string
+	c := &cobra.Command{
+		Use: "stick FILE", Short: "Write the image of a USB stick that brings the keys into firmware", Args: cobra.ExactArgs(1),
+		Long: `Write the image of a USB stick. Copy it onto one (dd), put the firmware of a machine into setup mode
+(its menu: delete the platform key, or all Secure Boot keys), start from the stick, and choose
+"Enroll Secure Boot keys: auto"; a virtual machine does so by itself. Where network cards or
+disk controllers bring firmware of their own, add their maker's certificate by --also first: with
+the keys of this builder only, that firmware is refused too.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			others, err := certificates(also)
+			if err != nil {
+				return err
+			}
+			source, err := compose.FindSource(".")
+			if err != nil {
+				return err
+			}
+			in, err := inputs.Open(inputs.Options{
+				Appliance: filepath.Join(source, "image", "appliance.hcl"),
+				Cache:     s.cache, Mirror: s.mirror, Progress: fetch.NewProgress(c.ErrOrStderr()),
+			})
+			if err != nil {
+				return err
+			}
+			set := lock.ToolSet("build")
+			if err := in.Ensure(c.Context(), set); err != nil {
+				return err
+			}
+			box, err := in.Toolbox(c.Context(), set)
+			if err != nil {
+				return err
+			}
+			architecture := in.Appliance.Debian.Architecture
+			loader, err := os.ReadFile(box.Path(uki.LoaderName(architecture)))
+			if err != nil {
+				return fmt.Errorf("cannot make a stick of keys: %w", err)
+			}
+			content, err := store.Stick(loader, uki.BootName(architecture), others...)
+			if err != nil {
+				return err
+			}
+			return esp.Write(args[0], stickSize, "WALT-KEYS", time.Now(), content)
+		},
+	}
+	addAlso(c, &also)
 	return c
 }
 

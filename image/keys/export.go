@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/waltos/waltos/image/sign"
+	"github.com/waltos/waltos/image/tree"
 )
 
 // Export writes what machines need to trust the keys into a folder, nothing secret: for each
@@ -18,28 +19,73 @@ import (
 // a change of the platform key, PK.update.auth is its change signed by the previous one.
 // Programs that certificates (DER) of others sign are trusted also.
 func (s *Store) Export(dir string, also ...[]byte) error {
-	if err := s.export(dir, also); err != nil {
+	files, err := s.exported(also)
+	if err != nil {
 		return fmt.Errorf("cannot export keys: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("cannot export keys: %w", err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return fmt.Errorf("cannot export keys: %w", err)
+		}
 	}
 	return nil
 }
 
-func (s *Store) export(dir string, also [][]byte) error {
+// Stick returns the content of an ESP that brings the keys into a firmware which is in setup mode:
+// systemd-boot offers to write them, and does so at once in a virtual machine. What
+// Export writes is in the folder keys, for the menus of firmware. The loader is systemd-boot,
+// unsigned; boot is the path that firmware starts.
+func (s *Store) Stick(loader []byte, boot string, also ...[]byte) (*tree.Tree, error) {
+	fail := func(err error) (*tree.Tree, error) { return nil, fmt.Errorf("cannot make a stick of keys: %w", err) }
+	exported, err := s.exported(also)
+	if err != nil {
+		return fail(err)
+	}
+	signer, err := s.Signer(sign.Programs)
+	if err != nil {
+		return fail(err)
+	}
+	// It is started once more when its keys are there.
+	signed, err := signer.Program(loader)
+	if err != nil {
+		return fail(err)
+	}
+	files := map[string][]byte{boot: signed}
+	for name, content := range exported {
+		files["/keys/"+name] = content
+	}
+	for _, name := range []string{sign.PlatformKey, sign.ExchangeKeys, sign.Programs} {
+		files["/loader/keys/auto/"+name+".auth"] = exported[name+".auth"]
+	}
+	content := tree.New()
+	for name, data := range files {
+		if err := content.Add(name, &tree.File{Mode: 0o644, Content: data}); err != nil {
+			return fail(err)
+		}
+	}
+	return content, nil
+}
+
+// exported makes the files of Export.
+func (s *Store) exported(also [][]byte) (map[string][]byte, error) {
 	platform, err := s.Signer(sign.PlatformKey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	exchange, err := s.Signer(sign.ExchangeKeys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	trusted, err := s.Trusted()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	variables, err := s.Variables(s.now(), also...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	files := map[string][]byte{"release.pub": trusted[0].File()}
 	for _, v := range variables {
@@ -49,11 +95,11 @@ func (s *Store) export(dir string, also [][]byte) error {
 		}
 		current, err := s.Certificate(v.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		files[v.Name+".cer"], files[v.Name+".esl"] = current.Raw, v.Data
 		if files[v.Name+".auth"], err = by.Variable(v); err != nil {
-			return err
+			return nil, err
 		}
 		if v.Name != sign.PlatformKey {
 			continue
@@ -62,21 +108,13 @@ func (s *Store) export(dir string, also [][]byte) error {
 		switch {
 		case err == nil:
 			if files[v.Name+".update.auth"], err = old.Variable(v); err != nil {
-				return err
+				return nil, err
 			}
 		case !errors.Is(err, fs.ErrNotExist):
-			return err
+			return nil, err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return files, nil
 }
 
 // Show prints a table of the keys.

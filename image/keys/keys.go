@@ -60,7 +60,7 @@ const FolderVariable = "WALT_KEYS"
 // DefaultFolder is where keys are unless told otherwise.
 func DefaultFolder() (string, error) {
 	if dir := os.Getenv(FolderVariable); dir != "" {
-		return dir, nil
+		return filepath.Abs(dir)
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
@@ -103,9 +103,10 @@ func (s *Store) Generate(name, passphrase string) error {
 	return s.generate(pkix.Name{CommonName: name}, passphrase)
 }
 
+// exists tells whether anything is in the folder.
 func (s *Store) exists() bool {
-	_, err := os.Stat(s.Dir)
-	return err == nil
+	entries, err := os.ReadDir(s.Dir)
+	return err == nil && len(entries) > 0
 }
 
 // generate makes the whole folder, or nothing.
