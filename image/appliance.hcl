@@ -77,7 +77,7 @@ boot {
     "virtio_pci", "virtio_blk", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme",
     "usb-storage", "uas", "xhci-pci", "ehci-pci", "mmc_block", "sdhci-pci", "sdhci-acpi",
     "megaraid_sas", "mpt3sas", "mptsas", "hpsa", "aacraid", "vmw_pvscsi", "hv_storvsc",
-    "qemu_fw_cfg", "overlay", "loop", "efivarfs",
+    "qemu_fw_cfg", "overlay", "loop", "efivarfs", "efi-pstore",
   ]
 }
 

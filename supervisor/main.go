@@ -4,6 +4,7 @@
 //	/init         PID 1 in the initramfs: finds and verifies the root (package boot)
 //	/sbin/init    PID 1 in the root: runs the units (package system)
 //	modprobe      what the kernel calls to have a module loaded
+//	walt-crash    reports a crash of PID 1 (package crash)
 //	walt-launch   becomes the command of a unit (package process)
 //	walt-drivers  loads the drivers of devices (package system)
 //	walt-console  the screen of the consoles (package screen)
@@ -18,6 +19,7 @@ import (
 
 	"github.com/waltos/waltos/services/kmod"
 	"github.com/waltos/waltos/supervisor/boot"
+	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/rescue"
 	"github.com/waltos/waltos/supervisor/screen"
@@ -35,6 +37,8 @@ func run(args []string) int {
 	switch {
 	case name == process.ShimName:
 		return process.Shim(args)
+	case name == crash.Name:
+		return crash.Main()
 	case name == "init" && os.Getpid() == 1 && args[0] == "/init":
 		boot.Run()
 	case name == "init" && os.Getpid() == 1:

@@ -59,4 +59,17 @@ func TestFailedBoot(t *testing.T) {
 	keys("yes\r")
 	at = before
 	await(`Linux version`) // it has begun anew
+
+	// PID 1 itself dies: its stack is on the console, and the machine reboots.
+	await(`press Enter for the console`)
+	keys("\r\x1b[24;80R")
+	await(`WalT: the boot has FAILED.*S Shell`)
+	keys("s")
+	await(`rescue:/# `)
+	keys("kill -QUIT 1\r")
+	await(`walt: FAILED: PID 1 has crashed`)
+	await(`walt: SIGQUIT: quit`)
+	await(`walt: goroutine `)
+	await(`walt: the machine reboots in 1s`)
+	await(`Linux version`)
 }

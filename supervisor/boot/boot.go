@@ -12,12 +12,12 @@ package boot
 import (
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/waltos/waltos/supervisor/console"
+	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/disk"
 	"github.com/waltos/waltos/supervisor/report"
 	"github.com/waltos/waltos/supervisor/screen"
@@ -72,25 +72,30 @@ type state struct {
 func Run() {
 	kernel := report.Uptime()
 	s := &state{report: &report.Report{}}
-	current := "start"
-	defer func() {
-		if cause := recover(); cause != nil {
-			Crash(s.console, current, cause)
-		}
-	}()
 	for _, step := range Steps() {
-		current = step.Name
 		end := s.report.Begin(step.Name)
 		err := step.Do(s)
 		end()
 		if s.console == nil { // after the first step there is a /dev
 			s.console = console.Open()
 			s.console.Say("initramfs: the kernel took %.2f s", kernel.Seconds())
+			if err := crash.Guard(start); err != nil {
+				s.console.Say("%v", err)
+			}
 		}
 		if err != nil {
 			Fail(s.console, step.Name, err, step.Advice)
 		}
 	}
+}
+
+// start starts a process that nobody waits for: PID 1 becomes another program soon, which does.
+func start(path string, argv []string, attr *os.ProcAttr) error {
+	p, err := os.StartProcess(path, argv, attr)
+	if err != nil {
+		return err
+	}
+	return p.Release()
 }
 
 // attention is how long a person has at least to come to the console of a failed boot,
@@ -126,17 +131,6 @@ func Fail(c *console.Console, what string, err error, advice string) {
 	if limit == 0 {
 		rest()
 	}
-	restart(c)
-}
-
-// Crash says what PID 1 died of and reboots.
-func Crash(c *console.Console, what string, cause any) {
-	if c == nil {
-		c = console.Open()
-	}
-	c.Alarm("FAILED: %s: internal error: %v\n%s", what, cause, debug.Stack())
-	c.Alarm("report this defect")
-	time.Sleep(time.Duration(max(0, panicSeconds())) * time.Second)
 	restart(c)
 }
 

@@ -25,8 +25,12 @@ const refusedTime = 5 * time.Second
 // retryTime is how often it is looked for although no event came.
 const retryTime = time.Second
 
-// drivers that no device asks for; the last two are aliases of what computes hashes.
-var drivers = []string{"dm-mod", "dm-verity", "erofs", "ext4", "overlay", "crypto-sha256", "crypto-crc32c"}
+// drivers that no device asks for. Of the optional ones, two are aliases of what computes hashes,
+// and one keeps the kernel's last words in the variables of a firmware that has some.
+var (
+	drivers  = []string{"dm-mod", "dm-verity", "erofs", "ext4"}
+	optional = []string{"overlay", "crypto-sha256", "crypto-crc32c", "efi-pstore"}
+)
 
 func (s *state) readCommandLine() error {
 	name, ok := s.sealed("walt.root")
@@ -61,9 +65,12 @@ func (s *state) loadDrivers() error {
 	}
 	for _, name := range drivers {
 		err := loader.Load(name)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !strings.HasPrefix(name, "crypto-") && name != "overlay" {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.console.Say("%v", err)
 		}
+	}
+	for _, name := range optional {
+		_ = loader.Load(name) // what needs it will say so
 	}
 	return nil
 }

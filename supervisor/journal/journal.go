@@ -107,15 +107,31 @@ func New(limit int64) *Journal {
 // Append adds a line of a unit, received now. It never waits. A priority as of
 // sd-daemon(3), "<3>" before the text, is taken.
 func (j *Journal) Append(unit, text string) {
-	priority := ""
-	if len(text) > 3 && text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>' {
-		priority, text = Priorities[text[1]-'0'], text[3:]
-	}
+	priority, text := priorityOf(text)
 	j.AppendAt(j.now(), unit, priority, text)
+}
+
+// priorityOf takes the priority from before a text, where there is one.
+func priorityOf(text string) (priority, rest string) {
+	if len(text) > 3 && text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>' {
+		return Priorities[text[1]-'0'], text[3:]
+	}
+	return "", text
+}
+
+// AppendPast adds a line of the boot before this one.
+func (j *Journal) AppendPast(at time.Time, unit, text string) {
+	priority, text := priorityOf(text)
+	j.append(at, 1, unit, priority, text)
 }
 
 // AppendAt adds a line of that time and priority.
 func (j *Journal) AppendAt(at time.Time, unit, priority, text string) {
+	j.append(at, 0, unit, priority, text)
+}
+
+// append adds a line of so many boots ago.
+func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) {
 	if len(text) > MaxLine {
 		text = text[:MaxLine]
 	}
@@ -125,7 +141,7 @@ func (j *Journal) AppendAt(at time.Time, unit, priority, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := Record{
-		Number: j.next, Boot: j.boot, Micros: at.UnixMicro(), Unit: unit, Priority: priority,
+		Number: j.next, Boot: j.boot - ago, Micros: at.UnixMicro(), Unit: unit, Priority: priority,
 		Text: strings.ToValidUTF8(text, "\uFFFD"),
 	}
 	tail := append(j.tails[unit], r)

@@ -16,6 +16,7 @@ import (
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/clock"
+	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/site"
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,7 @@ var mounts = []boot.Mount{
 	{Source: "cgroup2", Target: cgroup.Mount, Type: "cgroup2", Flags: safe, Options: "nsdelegate,memory_recursiveprot"},
 	{Source: "devpts", Target: "/dev/pts", Type: "devpts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Options: "gid=5,mode=0620,ptmxmode=0666"},
 	{Source: "shm", Target: "/dev/shm", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Options: "mode=1777"},
+	{Source: "pstore", Target: crash.Folder, Type: "pstore", Flags: safe},
 	{Source: "mqueue", Target: "/dev/mqueue", Type: "mqueue", Flags: safe},
 }
 

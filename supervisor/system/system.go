@@ -22,6 +22,7 @@ import (
 	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/loopback"
 	"github.com/waltos/waltos/supervisor/process"
@@ -56,6 +57,9 @@ const heap = 8 << 20
 // trimTime is how often memory that PID 1 does not need any more goes back to the kernel.
 const trimTime = 5 * time.Minute
 
+// guardTime is how long it is waited before another crash reporter is started.
+const guardTime = time.Second
+
 type system struct {
 	console  *console.Console
 	report   *report.Report
@@ -87,13 +91,9 @@ func Run() {
 		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
 		reaper: reap.New(), history: control.NewHistory(), refusals: security.NewRefusals("/proc"), shutdown: make(chan string, 1),
 	}
-	defer func() {
-		if cause := recover(); cause != nil {
-			boot.Crash(s.console, "supervisor", cause)
-		}
-	}()
 	console.ShowNotices()
 	s.listenSignals()
+	s.guard()
 	s.cgroups = s.prepare()
 	s.startUnits()
 	go every(context.Background(), trimTime, trim)
@@ -161,6 +161,27 @@ func (s *system) prepare() (cgroups string) {
 	return cgroups
 }
 
+// guard has a crash of this process reported, and has the reporter replaced when it dies.
+func (s *system) guard() {
+	err := crash.Guard(func(path string, argv []string, attr *os.ProcAttr) error {
+		child, err := s.reaper.Start(path, argv, attr)
+		if err != nil {
+			return err
+		}
+		go func() {
+			how := reap.Describe(child.Wait())
+			s.console.Say("the crash reporter has %s; starting another", how)
+			time.Sleep(guardTime)
+			s.guard()
+		}()
+		return nil
+	})
+	if err != nil {
+		s.console.Say("%v", err)
+	}
+}
+
+// openJournal begins with what a crash has left: it belongs to the boot before.
 func (s *system) openJournal() error {
 	if f, err := os.Open("/dev/kmsg"); err == nil {
 		go func() {
@@ -178,7 +199,21 @@ func (s *system) openJournal() error {
 			})
 		}()
 	}
-	return s.journal.Attach(journalDir)
+	past, forget, err := crash.Past(crash.Folder)
+	for _, line := range past {
+		s.journal.AppendPast(line.Time, crash.Unit, line.Text)
+	}
+	if err := errors.Join(err, s.journal.Attach(journalDir)); err != nil {
+		return err
+	}
+	if len(past) == 0 {
+		return nil
+	}
+	s.console.Say("the last boot has ended badly: see waltctl logs %s", crash.Unit)
+	if err := s.journal.Flush(); err != nil {
+		return err // the next boot tries again
+	}
+	return forget()
 }
 
 func (s *system) startUnits() {
