@@ -56,6 +56,8 @@ func TestSiteRefusals(t *testing.T) {
 		"registry":      {goodSite + "registry \"Hub\" {\n api = \"docker-hub\"\n}\n", "walt.hcl line 13", "lowercase"},
 		"unknown block": {goodSite + "netwrk \"x\" {}\n", "walt.hcl line 13", `Did you mean "network"`},
 		"key":           {strings.Replace(goodSite, "ssh-ed25519 AAAA admin@desk", "AAAA", 1), "walt.hcl line", "authorized_keys"},
+		"journal age":   {goodSite + "journal {\n max_age = \"\\n\"\n}\n", "walt.hcl line", "90d"},
+		"journal size":  {goodSite + "journal {\n max_size = \"1M\"\n}\n", "walt.hcl line", "16M"},
 		"log age":       {goodSite + "logs {\n max_age = \"soon\"\n}\n", "walt.hcl line", "90d"},
 	} {
 		t.Run(name, func(t *testing.T) {

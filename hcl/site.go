@@ -27,6 +27,7 @@ type Site struct {
 	Time       *Time       `hcl:"time,block"`
 	DNS        *DNS        `hcl:"dns,block"`
 	Logs       *Logs       `hcl:"logs,block"`
+	Journal    *Journal    `hcl:"journal,block"`
 	VPN        *VPN        `hcl:"vpn,block"`
 	Console    *Console    `hcl:"console,block"`
 
@@ -104,18 +105,42 @@ type Logs struct {
 	MaxSize string `hcl:"max_size,optional"` // as "20G"; empty: unbounded
 }
 
+// Journal bounds what the server keeps of the lines of its own units and its kernel.
+type Journal struct {
+	MaxAge  string `hcl:"max_age,optional"`  // default "90d"
+	MaxSize string `hcl:"max_size,optional"` // default "64M"; "16M" at least
+}
+
+// Age is MaxAge.
+func (j *Journal) Age() time.Duration { return age(j.MaxAge) }
+
+// Size is MaxSize in bytes.
+func (j *Journal) Size() int64 {
+	size, err := ParseSize(j.MaxSize)
+	if err != nil {
+		panic("internal error: a Site was not checked: " + err.Error())
+	}
+	return size
+}
+
+// minJournal is what is needed to look back at all.
+const minJournal = 16 << 20
+
 // Age is MaxAge; 0: for ever.
-func (l *Logs) Age() time.Duration {
-	n := len(l.MaxAge)
+func (l *Logs) Age() time.Duration { return age(l.MaxAge) }
+
+// age reads a checked age.
+func age(text string) time.Duration {
+	n := len(text)
 	if n == 0 {
 		return 0
 	}
-	number, err := strconv.Atoi(l.MaxAge[:n-1])
+	number, err := strconv.Atoi(text[:n-1])
 	if err != nil {
 		panic("internal error: a Site was not checked: " + err.Error())
 	}
 	const day = 24 * time.Hour
-	unit := map[byte]time.Duration{'h': time.Hour, 'd': day, 'w': 7 * day, 'y': 365 * day}[l.MaxAge[n-1]]
+	unit := map[byte]time.Duration{'h': time.Hour, 'd': day, 'w': 7 * day, 'y': 365 * day}[text[n-1]]
 	if time.Duration(number) > math.MaxInt64/unit {
 		return 0 // longer than anybody can count
 	}
@@ -203,6 +228,7 @@ func (s *Site) complete() {
 		func() { s.Time = orNew(s.Time) },
 		func() { s.DNS = orNew(s.DNS) },
 		func() { s.Logs = orNew(s.Logs) },
+		func() { s.Journal = orNew(s.Journal) },
 		func() { s.VPN = orNew(s.VPN) },
 		func() { s.VirtualNodes = orNew(s.VirtualNodes) },
 	} {
@@ -210,6 +236,8 @@ func (s *Site) complete() {
 	}
 	setDefault(&s.Time.Zone, "UTC")
 	setDefault(&s.VPN.BootMode, "permissive")
+	setDefault(&s.Journal.MaxAge, "90d")
+	setDefault(&s.Journal.MaxSize, "64M")
 	if s.Access.Clients == nil {
 		s.Access.Clients = []string{"0.0.0.0/0", "::/0"}
 	}
@@ -293,6 +321,14 @@ func (s *Site) check(d *document) {
 	}
 	if s.Logs.MaxAge != "" && !ageText.MatchString(s.Logs.MaxAge) {
 		d.refuse(&file, "Invalid logs", "max_age is %q; write a number of hours, days, weeks or years such as \"90d\".", s.Logs.MaxAge)
+	}
+	if !ageText.MatchString(s.Journal.MaxAge) {
+		d.refuse(&file, "Invalid journal", "max_age is %q; write a number of hours, days, weeks or years such as \"90d\".", s.Journal.MaxAge)
+	}
+	if size, err := ParseSize(s.Journal.MaxSize); err != nil {
+		d.refuse(&file, "Invalid journal", "max_size: %v.", err)
+	} else if size < minJournal {
+		d.refuse(&file, "Invalid journal", "max_size is %q; write \"16M\" or more.", s.Journal.MaxSize)
 	}
 	if _, err := ParseSize(s.Logs.MaxSize); s.Logs.MaxSize != "" && err != nil {
 		d.refuse(&file, "Invalid logs", "max_size: %v.", err)

@@ -2,25 +2,24 @@
 // append-only segment files of bounded size and number.
 //
 // Format: segment NNNNNNNNNNNNNNNN.jsonl holds JSON objects, one a line, {"n": number,
-// "b": boot, "t": microseconds since 1970, "u": unit, "p": priority, "m": text}; its name
-// is the number of its first record. Numbers of records grow by one over the life of the
-// journal, those of boots too. The priority is a name of [Priorities]; none means "info". Each boot begins a
-// new segment, so that what a power cut tore is at the end of one, where a line that
-// does not parse is skipped.
+// "b": boot, "t": microseconds since 1970, "s": microseconds since boot, "u": unit, "p":
+// priority, "m": text, "c": CRC-32 of what stands before this member}; its name is the number
+// of its first record. Numbers of records grow by one over the life of the journal, those of
+// boots too. The priority is a name of [Priorities]; none means "info". Each boot begins a new
+// segment, so that what a power cut tore is at the end of one; it is cut off at the next start,
+// and a line that is not as it was written is skipped. NNNNNNNNNNNNNNNN.summary tells what a
+// segment that has ended holds.
 //
 // Writers never wait for the disk: lines wait in a bounded queue, from the first moment
 // of the boot, and what does not fit or cannot be written is counted, and the count is
-// recorded once writing works again.
+// recorded once writing works again. The lines of a unit beyond its share are dropped and
+// counted likewise. The disk is told to keep what it has been given every second.
 package journal
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -34,46 +33,34 @@ const (
 	MaxLine      = 16 << 10 // of the text of a record; the rest is cut off
 	SegmentSize  = 4 << 20
 	DefaultLimit = 64 << 20 // of all segments
-	queueLimit   = 1 << 20  // bytes of text waiting to be written
+	queueLimit   = 1 << 20  // bytes waiting to be written
+	recordCost   = 128      // bytes of a record beside its text
 	tailLength   = 12       // records of each unit kept in memory
+	tailText     = 1 << 10  // bytes of their texts
 	followQueue  = 4096     // records that a follower may be behind
 	batchTime    = 100 * time.Millisecond
 	syncTime     = time.Second
+	segmentTime  = 24 * time.Hour // after which a segment is ended, so that it can get too old
 )
 
-// Record is one line of a unit.
-type Record struct {
-	Number   uint64 `json:"n"`
-	Boot     uint64 `json:"b,omitempty"`
-	Micros   int64  `json:"t"` // since 1970
-	Unit     string `json:"u"`
-	Priority string `json:"p,omitempty"`
-	Text     string `json:"m"`
+// Bounds are what a journal keeps, and takes.
+type Bounds struct {
+	Size  int64         // of all segments, in bytes
+	Age   time.Duration // of lines; 0: any
+	Rate  int           // lines a second that a unit may write in the long run; 0: any number
+	Burst int           // lines that it may write at once
 }
 
-// Info is the priority of lines that have none.
-const Info = "info"
-
-// Priorities are those of syslog(3), the most urgent first.
-var Priorities = []string{"emerg", "alert", "crit", "err", "warning", "notice", Info, "debug"}
-
-// Urgency is the place of the record's priority among [Priorities]: 0 is the most urgent.
-func (r Record) Urgency() int {
-	if i := slices.Index(Priorities, r.Priority); i >= 0 {
-		return i
-	}
-	return slices.Index(Priorities, Info)
-}
-
-// Time returns when the line was received.
-func (r Record) Time() time.Time { return time.UnixMicro(r.Micros) }
+// Standard are the bounds of the appliance.
+var Standard = Bounds{Size: DefaultLimit, Age: 90 * 24 * time.Hour, Rate: 1000, Burst: 10_000}
 
 // Journal receives records. Its methods may be called from any goroutine.
 type Journal struct {
-	limit int64
-	now   func() time.Time
+	now func() time.Time
 
 	mu        sync.Mutex
+	bounds    Bounds
+	rates     map[string]*rate
 	next      uint64
 	boot      uint64
 	queue     []Record
@@ -87,7 +74,9 @@ type Journal struct {
 	writer sync.Mutex // one write at a time
 	dir    string
 	file   *os.File
-	size   int64
+	path   string
+	begun  time.Time
+	here   *summary // of the file
 	dirty  bool
 	full   bool // the last write failed
 
@@ -99,9 +88,16 @@ type Journal struct {
 // bounds the segments together, in bytes.
 func New(limit int64) *Journal {
 	return &Journal{
-		limit: limit, now: time.Now, next: 1, boot: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
+		bounds: Bounds{Size: limit}, rates: map[string]*rate{}, now: time.Now, next: 1, boot: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
+}
+
+// Bound sets other bounds from now on.
+func (j *Journal) Bound(b Bounds) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.bounds, j.rates = b, map[string]*rate{}
 }
 
 // Append adds a line of a unit, received now. It never waits. A priority as of
@@ -140,16 +136,31 @@ func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) 
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r := Record{
-		Number: j.next, Boot: j.boot - ago, Micros: at.UnixMicro(), Unit: unit, Priority: priority,
-		Text: strings.ToValidUTF8(text, "\uFFFD"),
+	now := j.now()
+	if !j.allows(unit, now) {
+		j.rouse()
+		return
 	}
-	tail := append(j.tails[unit], r)
+	r := Record{
+		Boot: j.boot - ago, Micros: at.UnixMicro(), Unit: unit, Priority: priority, Text: strings.ToValidUTF8(text, "\uFFFD"),
+	}
+	if ago == 0 {
+		r.Since = max(0, sinceBoot()-now.Sub(at).Microseconds())
+	}
+	j.put(r)
+}
+
+// put gives a record its number and queues it. j.mu is held.
+func (j *Journal) put(r Record) {
+	r.Number = j.next
+	short := r
+	short.Text = strings.ToValidUTF8(short.Text[:min(len(short.Text), tailText)], "")
+	tail := append(j.tails[r.Unit], short)
 	if len(tail) > tailLength {
 		tail = slices.Delete(tail, 0, len(tail)-tailLength)
 	}
-	j.tails[unit] = tail
-	if j.queued+len(text) > queueLimit {
+	j.tails[r.Unit] = tail
+	if j.queued+len(r.Text)+recordCost > queueLimit {
 		j.dropped++
 		if j.cause == "" {
 			j.cause = "too many at once"
@@ -158,7 +169,7 @@ func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) 
 	}
 	j.next++
 	j.queue = append(j.queue, r)
-	j.queued += len(text)
+	j.queued += len(r.Text) + recordCost
 	for c := range j.followers {
 		select {
 		case c <- r:
@@ -167,6 +178,11 @@ func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) 
 			close(c)
 		}
 	}
+	j.rouse()
+}
+
+// rouse has the writer look. j.mu is held.
+func (j *Journal) rouse() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -205,7 +221,7 @@ func (j *Journal) Attach(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot open journal: %w", err)
 	}
-	last, err := lastRecord(dir)
+	last, err := mend(dir)
 	if err != nil {
 		return err
 	}
@@ -238,8 +254,7 @@ func (j *Journal) Close() error {
 	j.writer.Lock()
 	defer j.writer.Unlock()
 	if j.file != nil {
-		err = errors.Join(err, j.file.Close())
-		j.file = nil
+		err = errors.Join(err, j.endSegment())
 	}
 	j.dir = ""
 	return err
@@ -255,23 +270,18 @@ func (j *Journal) work() {
 			return
 		case <-j.wake:
 		}
-		// Lines come in bursts; one write for many.
-		timer.Reset(batchTime)
-		select {
-		case <-j.stop:
-			return
-		case <-timer.C:
-		}
-		_ = j.write() // counted and recorded
-		timer.Reset(syncTime - batchTime)
-		select {
-		case <-j.stop:
-			return
-		case <-j.wake:
-			_ = j.write()
-			<-timer.C
-			_ = j.write()
-		case <-timer.C:
+		// Lines come in bursts: one write for many, and one order to the disk for many writes.
+		for begin := j.now(); ; {
+			timer.Reset(batchTime)
+			select {
+			case <-j.stop:
+				return
+			case <-timer.C:
+			}
+			_ = j.write() // counted and recorded
+			if j.now().Sub(begin).Abs() >= syncTime-2*batchTime {
+				break
+			}
 		}
 		j.sync()
 	}
@@ -301,30 +311,31 @@ func (j *Journal) write() error {
 		return nil
 	}
 	j.mu.Lock()
+	now := j.now()
+	if j.tellDropped(now) {
+		j.rouse()
+	}
+	if dropped := j.dropped; dropped > 0 && !j.full {
+		j.dropped, j.queued = 0, 0 // there is room for this one
+		j.put(Record{
+			Boot: j.boot, Micros: now.UnixMicro(), Since: sinceBoot(), Unit: "journal", Priority: "warning",
+			Text: fmt.Sprintf("%d lines were dropped: %s", dropped, j.cause),
+		})
+		j.cause = ""
+	}
 	batch := j.queue
 	j.queue, j.queued = nil, 0
-	dropped, cause := j.dropped, j.cause
-	if dropped > 0 && !j.full {
-		batch = append(batch, Record{
-			Number: j.next, Boot: j.boot, Micros: j.now().UnixMicro(), Unit: "journal", Priority: "warning",
-			Text: fmt.Sprintf("%d lines were dropped: %s", dropped, cause),
-		})
-		j.next++
-		j.dropped, j.cause = 0, ""
-	}
 	j.mu.Unlock()
 	if len(batch) == 0 {
 		return nil
 	}
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
+	lines := newEncoder()
 	for _, r := range batch {
-		if err := encoder.Encode(r); err != nil {
-			return fmt.Errorf("cannot encode a journal record: %w", err)
+		if err := lines.add(r); err != nil {
+			return err
 		}
 	}
-	err := j.store(text.Bytes(), batch[0].Number)
+	err := j.store(lines.text.Bytes(), batch)
 	j.mu.Lock()
 	j.full = err != nil
 	if err != nil {
@@ -337,122 +348,58 @@ func (j *Journal) write() error {
 
 // store appends to the current segment, or begins one. A partial write is undone, so
 // that no torn line stands before a good one.
-func (j *Journal) store(data []byte, first uint64) error {
-	if j.file != nil && j.size+int64(len(data)) > SegmentSize {
-		j.file.Close()
-		j.file = nil
+func (j *Journal) store(data []byte, batch []Record) error {
+	now := j.now()
+	if j.file != nil && (j.here.Size+int64(len(data)) > SegmentSize || now.Sub(j.begun).Abs() > segmentTime) {
+		_ = j.endSegment() // what it holds was written long ago
 	}
 	if j.file == nil {
-		if err := j.prune(); err != nil {
+		j.mu.Lock()
+		bounds := j.bounds
+		j.mu.Unlock()
+		var oldest time.Time
+		if bounds.Age > 0 {
+			oldest = now.Add(-bounds.Age)
+		}
+		if err := prune(j.dir, bounds.Size, oldest); err != nil {
 			return err
 		}
 		// A segment of that name would hold nothing but the torn beginning of this record.
-		f, err := os.OpenFile(segmentPath(j.dir, first), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
+		path := segmentPath(j.dir, batch[0].Number)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
 		if err != nil {
 			return fmt.Errorf("cannot begin journal segment: %w", err)
 		}
-		j.file, j.size = f, 0
+		j.file, j.path, j.begun, j.here = f, path, now, &summary{}
 	}
 	n, err := j.file.Write(data)
 	if err != nil {
 		if n > 0 {
-			_ = j.file.Truncate(j.size)
+			_ = j.file.Truncate(j.here.Size)
 		}
 		return fmt.Errorf("cannot write journal: %w", err)
 	}
-	j.size += int64(n)
+	j.here.Size += int64(n)
+	for _, r := range batch {
+		j.here.add(r)
+	}
 	j.dirty = true
 	return nil
 }
 
-// prune removes the oldest segments, so that a new one has its place below the limit.
-func (j *Journal) prune() error {
-	segments, err := Segments(j.dir)
-	if err != nil {
-		return err
-	}
-	var total int64
-	sizes := make([]int64, len(segments))
-	for i, path := range segments {
-		if info, err := os.Stat(path); err == nil {
-			sizes[i] = info.Size()
-		}
-		total += sizes[i]
-	}
-	for i, path := range segments {
-		if total+SegmentSize <= j.limit {
-			break
-		}
-		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("cannot remove old journal segment: %w", err)
-		}
-		total -= sizes[i]
-	}
-	return nil
+// endSegment closes the current segment and tells what it holds.
+func (j *Journal) endSegment() error {
+	err := errors.Join(unix.Fdatasync(int(j.file.Fd())), j.file.Close())
+	j.here.store(j.path)
+	j.file, j.dirty = nil, false
+	return err
 }
 
-func segmentPath(dir string, first uint64) string {
-	return filepath.Join(dir, fmt.Sprintf("%016d.jsonl", first))
-}
-
-// Segments returns the paths of the segments of a folder, oldest first.
-func Segments(dir string) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, strings.Repeat("[0-9]", 16)+".jsonl"))
-	if err != nil {
-		return nil, fmt.Errorf("cannot list journal segments: %w", err)
+// sinceBoot is the time that no clock moves, in microseconds.
+func sinceBoot() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
 	}
-	slices.Sort(paths)
-	return paths, nil
-}
-
-// lastRecord returns the last record of a folder; none has number 0.
-func lastRecord(dir string) (last Record, err error) {
-	segments, err := Segments(dir)
-	if err != nil {
-		return last, err
-	}
-	for _, path := range slices.Backward(segments) {
-		if err := ReadSegment(path, func(r Record) error { last = r; return nil }); err != nil {
-			return last, err
-		}
-		if last.Number > 0 {
-			break
-		}
-	}
-	return last, nil
-}
-
-// ReadSegment calls each for the records of a segment; lines that a power cut tore are
-// skipped.
-func ReadSegment(path string, each func(Record) error) error {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // pruned meanwhile
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read journal: %w", err)
-	}
-	defer f.Close()
-	return Read(f, each)
-}
-
-// Read is [ReadSegment] for any reader.
-func Read(r io.Reader, each func(Record) error) error {
-	scanner := newLineReader(r)
-	for {
-		line, err := scanner.next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read journal: %w", err)
-		}
-		var record Record
-		if json.Unmarshal(line, &record) != nil || record.Number == 0 {
-			continue
-		}
-		if err := each(record); err != nil {
-			return err
-		}
-	}
+	return t.Nano() / 1000
 }

@@ -3,12 +3,15 @@ package journal
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // readAll returns the records of a folder in order.
@@ -88,11 +91,202 @@ func TestTornTail(t *testing.T) {
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if info, err := os.Stat(segmentPath(torn, 1)); err == nil && cut > 0 && bytes.Contains(whole[:cut], []byte("\n")) && info.Size() > int64(cut) {
+			t.Fatalf("cut at %d: the segment has %d bytes", cut, info.Size())
+		}
 		all := readAll(t, torn)
 		complete := bytes.Count(whole[:cut], []byte("\n"))
 		if len(all) != complete+1 || all[complete].Text != "after" {
 			t.Fatalf("cut at %d: %d records of %d", cut, len(all), complete+1)
 		}
+	}
+}
+
+// TestChanged changes each byte of the last record: it alone is lost, never read wrongly.
+func TestChanged(t *testing.T) {
+	dir := t.TempDir()
+	j := New(DefaultLimit)
+	if err := j.Attach(dir); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		j.Append("u", fmt.Sprintf("<3>line %d", i))
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(segmentPath(dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
+	for at := last; at < len(whole); at++ {
+		for _, change := range []byte{1, 0x20, 0xff} {
+			changed := bytes.Clone(whole)
+			changed[at] ^= change
+			var texts []string
+			if err := Read(bytes.NewReader(changed), func(r Record) error { texts = append(texts, r.Text); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			// The digits of the checksum may be large.
+			if got := strings.Join(texts, ", "); got != "line 0, line 1" && !strings.EqualFold(string(changed), string(whole)) {
+				t.Fatalf("byte %d: %s", at, got)
+			}
+		}
+	}
+}
+
+// TestRate: a unit that says too much loses lines, and the journal says how many; another unit
+// loses none.
+func TestRate(t *testing.T) {
+	dir := t.TempDir()
+	j := New(DefaultLimit)
+	now := time.Now()
+	j.now = func() time.Time { return now }
+	j.Bound(Bounds{Size: DefaultLimit, Rate: 10, Burst: 20})
+	for i := range 100 {
+		j.Append("loud", fmt.Sprint(i))
+		if i%10 == 0 {
+			j.Append("quiet", fmt.Sprint(i))
+		}
+	}
+	now = now.Add(time.Second)
+	for range 20 {
+		j.Append("loud", "later")
+	}
+	if err := j.Attach(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := map[string]int{}
+	var told Record
+	for _, r := range readAll(t, dir) {
+		lines[r.Unit]++
+		if r.Priority == "warning" {
+			told = r
+		}
+	}
+	if lines["quiet"] != 10 || lines["loud"] != 20+10+1 {
+		t.Errorf("lines %v", lines)
+	}
+	if want := "90 lines of this unit were dropped: more than 10 a second"; told.Unit != "loud" || told.Text != want {
+		t.Errorf("record %+v, want %q", told, want)
+	}
+}
+
+func TestAge(t *testing.T) {
+	dir := t.TempDir()
+	for boot := range 3 {
+		j := New(DefaultLimit)
+		j.Bound(Bounds{Size: DefaultLimit, Age: time.Hour})
+		if err := j.Attach(dir); err != nil {
+			t.Fatal(err)
+		}
+		j.Append("u", fmt.Sprint(boot))
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if boot == 0 {
+			old := time.Now().Add(-2 * time.Hour)
+			if err := os.Chtimes(segmentPath(dir, 1), old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if all := readAll(t, dir); len(all) != 2 || all[0].Text != "1" || all[0].Boot != 2 {
+		t.Errorf("records %+v", all)
+	}
+	if _, err := os.Stat(summaryPath(segmentPath(dir, 1))); !os.IsNotExist(err) {
+		t.Errorf("the summary is left: %v", err)
+	}
+}
+
+// TestSegmentTime: a segment that gets no lines is ended, so that it can get too old.
+func TestSegmentTime(t *testing.T) {
+	dir := t.TempDir()
+	j := New(DefaultLimit)
+	now := time.Now()
+	j.now = func() time.Time { return now }
+	j.dir = dir // without its writer
+	for range 3 {
+		j.Append("u", "x")
+		if err := j.write(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(segmentTime / 2 * 3)
+	}
+	if segments, err := Segments(dir); err != nil || len(segments) != 3 {
+		t.Errorf("segments %v, %v", segments, err)
+	}
+}
+
+func TestPastAndTimes(t *testing.T) {
+	dir := t.TempDir()
+	for boot := range 2 {
+		j := New(DefaultLimit)
+		if boot == 1 {
+			j.AppendPast(time.Unix(1e9, 0), "pstore", "<2>of the last boot")
+		}
+		j.Append("u", "now")
+		j.AppendAt(time.Now().Add(-time.Hour), "u", "", "an hour ago")
+		if err := j.Attach(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := readAll(t, dir)
+	past := all[2]
+	if past.Boot != 1 || past.Since != 0 || past.Priority != "crit" || past.Text != "of the last boot" || all[3].Boot != 2 {
+		t.Errorf("records %+v", all)
+	}
+	if now, ago := all[3].Since, all[4].Since; now == 0 || ago >= now || ago != 0 && now-ago < int64((time.Hour-time.Minute)/time.Microsecond) {
+		t.Errorf("since boot: %d, %d", now, ago)
+	}
+	boots, err := Boots(dir)
+	if err != nil || len(boots) != 2 || boots[0].Lines != 3 || boots[1].Lines != 2 {
+		t.Errorf("boots %+v, %v", boots, err)
+	}
+}
+
+// TestFullDisk: a disk without space costs lines, which are counted, and nothing else.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("a small disk cannot be mounted: %v", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	j := New(DefaultLimit)
+	if err := j.Attach(dir); err != nil {
+		t.Fatal(err)
+	}
+	failed := false
+	for range 200 {
+		j.Append("u", strings.Repeat("z", 4000))
+		failed = errors.Is(j.Flush(), unix.ENOSPC) || failed
+	}
+	if !failed {
+		t.Fatal("the disk did not get full")
+	}
+	before := readAll(t, dir)
+	if err := os.WriteFile(segmentPath(dir, 1), nil, 0o600); err != nil { // somebody makes room
+		t.Fatal(err)
+	}
+	j.Append("u", "room")
+	_ = j.Flush() // counts what was dropped, unless that was written before
+	j.Append("u", "again")
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, r := range readAll(t, dir) {
+		text.WriteString(r.Text + "\n")
+	}
+	if !strings.Contains(text.String(), "lines were dropped: cannot write journal") || !strings.Contains(text.String(), "again\n") || len(before) == 0 {
+		t.Errorf("%d records before; after:\n%.500s", len(before), text.String())
 	}
 }
 
@@ -172,7 +366,7 @@ func TestWriteFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.writer.Lock()
-	j.file = full
+	j.file, j.here, j.begun = full, &summary{}, time.Now()
 	j.writer.Unlock()
 	j.Append("u", "lost")
 	j.Append("u", "lost too")
@@ -249,7 +443,11 @@ func TestParseKernel(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add([]byte(`{"n":1,"t":2,"u":"a","m":"b"}` + "\n{\n"))
+	lines := newEncoder()
+	if err := lines.add(Record{Number: 1, Micros: 2, Unit: "a", Text: "b"}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(lines.text.Bytes(), "{\n"...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if err := Read(bytes.NewReader(data), func(r Record) error {
 			if r.Number == 0 {

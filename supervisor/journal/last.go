@@ -9,17 +9,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Last calls each for the last records of a folder that are wanted, as many as lines (0:
-// all), the oldest first.
-func Last(dir string, lines int, wanted func(Record) bool, each func(Record) error) error {
+// Query is which records are wanted. Its zero value wants all.
+type Query struct {
+	Lines  int       // the last so many; 0: all
+	Units  []string  // empty: of all
+	Since  time.Time // zero: any
+	Until  time.Time
+	Boot   uint64            // 0: any
+	Wanted func(Record) bool // beyond that; nil: all
+}
+
+// Wants tells whether a record is wanted.
+func (q *Query) Wants(r Record) bool {
+	return (len(q.Units) == 0 || slices.Contains(q.Units, r.Unit)) &&
+		(q.Since.IsZero() || !r.Time().Before(q.Since)) &&
+		(q.Until.IsZero() || !r.Time().After(q.Until)) &&
+		(q.Boot == 0 || r.Boot == q.Boot) &&
+		(q.Wanted == nil || q.Wanted(r))
+}
+
+// mayBeIn tells whether a segment may hold what is wanted.
+func (q *Query) mayBeIn(path string) bool {
+	s, err := summaryOf(path, false)
+	if err != nil || s == nil {
+		return true
+	}
+	has := func(unit string) bool { return s.Units[unit] > 0 }
+	return (len(q.Units) == 0 || slices.ContainsFunc(q.Units, has)) &&
+		(q.Since.IsZero() || s.Late >= q.Since.UnixMicro()) &&
+		(q.Until.IsZero() || s.Early <= q.Until.UnixMicro()) &&
+		(q.Boot == 0 || slices.ContainsFunc(s.Boots, func(b Boot) bool { return b.Number == q.Boot }))
+}
+
+// Last calls each for the records of a folder that are wanted, the oldest first.
+func Last(dir string, q Query, each func(Record) error) error {
 	segments, err := Segments(dir)
 	if err != nil {
 		return err
 	}
-	if lines <= 0 {
+	segments = slices.DeleteFunc(segments, func(path string) bool { return !q.mayBeIn(path) })
+	if q.Lines <= 0 {
 		for _, path := range segments {
 			if err := ReadSegment(path, func(r Record) error {
-				if wanted(r) {
+				if q.Wants(r) {
 					return each(r)
 				}
 				return nil
@@ -31,14 +63,14 @@ func Last(dir string, lines int, wanted func(Record) bool, each func(Record) err
 	}
 	var kept []Record
 	for _, path := range slices.Backward(segments) {
-		if len(kept) >= lines {
+		if len(kept) >= q.Lines {
 			break
 		}
 		var here []Record
 		if err := ReadSegment(path, func(r Record) error {
-			if wanted(r) {
-				if here = append(here, r); len(here) > 2*lines {
-					here = append(here[:0], here[lines:]...)
+			if q.Wants(r) {
+				if here = append(here, r); len(here) > 2*q.Lines {
+					here = append(here[:0], here[q.Lines:]...)
 				}
 			}
 			return nil
@@ -47,7 +79,7 @@ func Last(dir string, lines int, wanted func(Record) bool, each func(Record) err
 		}
 		kept = append(here, kept...)
 	}
-	for _, r := range kept[max(0, len(kept)-lines):] {
+	for _, r := range kept[max(0, len(kept)-q.Lines):] {
 		if err := each(r); err != nil {
 			return err
 		}

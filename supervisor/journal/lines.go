@@ -12,27 +12,33 @@ const maxEncoded = 6*MaxLine + 1024
 
 // lineReader reads lines and skips those that are longer than any record: the zeros that
 // a power cut may leave at the end of a file hold no newline.
-type lineReader struct{ reader *bufio.Reader }
+type lineReader struct {
+	reader *bufio.Reader
+	offset int64 // after the last line
+}
 
 func newLineReader(r io.Reader) *lineReader {
-	return &lineReader{bufio.NewReaderSize(r, maxEncoded)}
+	return &lineReader{reader: bufio.NewReaderSize(r, maxEncoded)}
 }
 
 // next returns a whole line, or io.EOF; a last line without newline is torn and skipped.
 func (l *lineReader) next() ([]byte, error) {
 	for {
-		line, err := l.reader.ReadSlice('\n')
+		line, err := l.slice()
 		if err == nil {
 			return line, nil
 		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, err
-		}
 		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = l.reader.ReadSlice('\n')
+			_, err = l.slice()
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+func (l *lineReader) slice() ([]byte, error) {
+	line, err := l.reader.ReadSlice('\n')
+	l.offset += int64(len(line))
+	return line, err
 }

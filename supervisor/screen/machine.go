@@ -30,7 +30,7 @@ func format(r journal.Record) string {
 func (m *running) Log(ctx context.Context, lines int) ([]string, error) {
 	_ = m.client.Flush(ctx) // the disk has what is older
 	var list []string
-	err := journal.Last(m.journal, lines, func(journal.Record) bool { return true }, func(r journal.Record) error {
+	err := journal.Last(m.journal, journal.Query{Lines: lines}, func(r journal.Record) error {
 		list = append(list, format(r))
 		return ctx.Err()
 	})

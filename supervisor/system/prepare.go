@@ -17,6 +17,7 @@ import (
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/crash"
+	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/site"
 	"golang.org/x/sys/unix"
 )
@@ -189,6 +190,9 @@ func (s *system) configure() error {
 	s.mu.Lock()
 	s.site = result
 	s.mu.Unlock()
+	bounds := journal.Standard
+	bounds.Size, bounds.Age = result.Site.Journal.Size(), result.Site.Journal.Age()
+	s.journal.Bound(bounds)
 	if s.site.Refused != "" {
 		s.console.Alarm("the configuration is refused:\n%s", s.site.Refused)
 		s.console.Alarm("%s is used instead", s.site.Source)

@@ -142,8 +142,8 @@ func (s *system) prepare() (cgroups string) {
 		{"set kernel options", setOptions},
 		{"make control groups", func() (err error) { cgroups, err = cgroup.Setup(cgroup.Mount); return err }},
 		{"make folders", makeFolders},
-		{"open journal", s.openJournal},
 		{"set clock", s.setClock},
+		{"open journal", s.openJournal},
 		{"bring up loopback", loopback.Up},
 		{"read configuration", s.configure},
 	}
@@ -185,9 +185,8 @@ func (s *system) guard() {
 func (s *system) openJournal() error {
 	if f, err := os.Open("/dev/kmsg"); err == nil {
 		go func() {
-			booted := time.Now().Add(-report.Uptime())
 			_ = journal.ReadKernel(f, func(line journal.KernelLine) {
-				at := booted.Add(line.Since)
+				at := time.Now().Add(line.Since - report.Uptime()) // as the clock is now
 				if own, ok := strings.CutPrefix(line.Text, console.Prefix); ok && line.Facility == 1 {
 					s.journal.AppendAt(at, ownName, journal.Priorities[line.Level], own)
 					return

@@ -17,23 +17,17 @@ import (
 
 // selection is which records are shown.
 type selection struct {
-	units   []string // empty: all
-	since   time.Time
-	until   time.Time
-	boot    uint64 // 0: all
+	query   journal.Query
 	pattern *regexp.Regexp
 	urgency int    // this urgent or more
 	below   uint64 // only records with a smaller number; 0: all
 }
 
-func (s *selection) wants(r journal.Record) bool {
-	return (len(s.units) == 0 || slices.Contains(s.units, r.Unit)) &&
-		(s.since.IsZero() || !r.Time().Before(s.since)) &&
-		(s.until.IsZero() || !r.Time().After(s.until)) &&
-		(s.boot == 0 || r.Boot == s.boot) &&
-		r.Urgency() <= s.urgency &&
-		(s.below == 0 || r.Number < s.below) &&
-		(s.pattern == nil || s.pattern.MatchString(r.Text))
+func (s *selection) wants(r journal.Record) bool { return s.query.Wants(r) && s.shows(r) }
+
+// shows is what the query does not tell.
+func (s *selection) shows(r journal.Record) bool {
+	return r.Urgency() <= s.urgency && (s.below == 0 || r.Number < s.below) && (s.pattern == nil || s.pattern.MatchString(r.Text))
 }
 
 // standardLines is how many lines are shown of a journal that nothing bounds.
@@ -52,13 +46,13 @@ TIME is a duration such as 90s, 10m, 2h or 3d before now, or 15:04, 2006-01-02, 
 BOOT is the number that --boots lists, or 0 for this boot, -1 for the one before.`,
 		ValidArgsFunction: t.completeUnits,
 		RunE: func(cmd *cobra.Command, units []string) error {
-			s := &selection{units: units, urgency: len(journal.Priorities)}
+			s := &selection{query: journal.Query{Units: units}, urgency: len(journal.Priorities)}
 			var err error
 			now := time.Now()
-			if s.since, err = moment(since, now); err != nil {
+			if s.query.Since, err = moment(since, now); err != nil {
 				return err
 			}
-			if s.until, err = moment(until, now); err != nil {
+			if s.query.Until, err = moment(until, now); err != nil {
 				return err
 			}
 			if priority != "" {
@@ -80,7 +74,7 @@ BOOT is the number that --boots lists, or 0 for this boot, -1 for the one before
 				return t.printBoots()
 			}
 			if boot != "" {
-				if s.boot, err = t.bootNumber(boot); err != nil {
+				if s.query.Boot, err = t.bootNumber(boot); err != nil {
 					return err
 				}
 			}
@@ -145,33 +139,13 @@ func moment(text string, now time.Time) (time.Time, error) {
 
 // last shows the last records of a selection, as many as lines (0: all).
 func (t *Tool) last(s *selection, lines int, show func(journal.Record) error) error {
-	return journal.Last(t.Journal, lines, s.wants, show)
-}
-
-// Boot is one boot that the journal knows.
-type Boot struct {
-	Number uint64    `json:"number"`
-	First  time.Time `json:"first"` // line
-	Last   time.Time `json:"last"`
-	Lines  int       `json:"lines"`
-}
-
-func (t *Tool) boots() ([]Boot, error) {
-	var boots []Boot
-	err := t.last(&selection{urgency: len(journal.Priorities)}, 0, func(r journal.Record) error {
-		if n := len(boots); n == 0 || boots[n-1].Number != r.Boot {
-			boots = append(boots, Boot{Number: r.Boot, First: r.Time()})
-		}
-		b := &boots[len(boots)-1]
-		b.Last = r.Time()
-		b.Lines++
-		return nil
-	})
-	return boots, err
+	q := s.query
+	q.Lines, q.Wanted = lines, s.shows
+	return journal.Last(t.Journal, q, show)
 }
 
 func (t *Tool) printBoots() error {
-	boots, err := t.boots()
+	boots, err := journal.Boots(t.Journal)
 	if err != nil {
 		return err
 	}
@@ -192,7 +166,7 @@ func (t *Tool) bootNumber(text string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q is no boot; write a number that --boots lists, or 0, -1, …", text)
 	}
-	boots, err := t.boots()
+	boots, err := journal.Boots(t.Journal)
 	if err != nil {
 		return 0, err
 	}
@@ -200,7 +174,7 @@ func (t *Tool) bootNumber(text string) (uint64, error) {
 		if i := int64(len(boots)) - 1 + n; i >= 0 {
 			return boots[i].Number, nil
 		}
-	} else if slices.ContainsFunc(boots, func(b Boot) bool { return b.Number == uint64(n) }) {
+	} else if slices.ContainsFunc(boots, func(b journal.Boot) bool { return b.Number == uint64(n) }) {
 		return uint64(n), nil
 	}
 	return 0, fmt.Errorf("the journal does not go back to boot %s; --boots lists those it has", text)
