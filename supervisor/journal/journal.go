@@ -56,7 +56,9 @@ var Standard = Bounds{Size: DefaultLimit, Age: 90 * 24 * time.Hour, Rate: 1000, 
 
 // Journal receives records. Its methods may be called from any goroutine.
 type Journal struct {
-	now func() time.Time
+	now    func() time.Time
+	born   time.Time
+	bornAt int64 // microseconds after the boot
 
 	mu        sync.Mutex
 	bounds    Bounds
@@ -88,7 +90,7 @@ type Journal struct {
 // bounds the segments together, in bytes.
 func New(limit int64) *Journal {
 	return &Journal{
-		bounds: Bounds{Size: limit}, rates: map[string]*rate{}, now: time.Now, next: 1, boot: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
+		bounds: Bounds{Size: limit}, rates: map[string]*rate{}, now: time.Now, born: time.Now(), bornAt: bootTime(), next: 1, boot: 1, tails: map[string][]Record{}, followers: map[chan Record]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -145,7 +147,7 @@ func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) 
 		Boot: j.boot - ago, Micros: at.UnixMicro(), Unit: unit, Priority: priority, Text: strings.ToValidUTF8(text, "\uFFFD"),
 	}
 	if ago == 0 {
-		r.Since = max(0, sinceBoot()-now.Sub(at).Microseconds())
+		r.Since = max(0, j.sinceBoot(now)-now.Sub(at).Microseconds())
 	}
 	j.put(r)
 }
@@ -153,13 +155,16 @@ func (j *Journal) append(at time.Time, ago uint64, unit, priority, text string) 
 // put gives a record its number and queues it. j.mu is held.
 func (j *Journal) put(r Record) {
 	r.Number = j.next
-	short := r
-	short.Text = strings.ToValidUTF8(short.Text[:min(len(short.Text), tailText)], "")
-	tail := append(j.tails[r.Unit], short)
-	if len(tail) > tailLength {
-		tail = slices.Delete(tail, 0, len(tail)-tailLength)
+	tail := j.tails[r.Unit]
+	if len(tail) == tailLength {
+		copy(tail, tail[1:])
+		tail = tail[:tailLength-1]
 	}
-	j.tails[r.Unit] = tail
+	short := r
+	if len(short.Text) > tailText {
+		short.Text = strings.Clone(strings.ToValidUTF8(short.Text[:tailText], ""))
+	}
+	j.tails[r.Unit] = append(tail, short)
 	if j.queued+len(r.Text)+recordCost > queueLimit {
 		j.dropped++
 		if j.cause == "" {
@@ -318,24 +323,22 @@ func (j *Journal) write() error {
 	if dropped := j.dropped; dropped > 0 && !j.full {
 		j.dropped, j.queued = 0, 0 // there is room for this one
 		j.put(Record{
-			Boot: j.boot, Micros: now.UnixMicro(), Since: sinceBoot(), Unit: "journal", Priority: "warning",
+			Boot: j.boot, Micros: now.UnixMicro(), Since: j.sinceBoot(now), Unit: "journal", Priority: "warning",
 			Text: fmt.Sprintf("%d lines were dropped: %s", dropped, j.cause),
 		})
 		j.cause = ""
 	}
-	batch := j.queue
+	batch, size := j.queue, j.queued
 	j.queue, j.queued = nil, 0
 	j.mu.Unlock()
 	if len(batch) == 0 {
 		return nil
 	}
-	lines := newEncoder()
+	lines := make([]byte, 0, size+size/8)
 	for _, r := range batch {
-		if err := lines.add(r); err != nil {
-			return err
-		}
+		lines = appendRecord(lines, r)
 	}
-	err := j.store(lines.text.Bytes(), batch)
+	err := j.store(lines, batch)
 	j.mu.Lock()
 	j.full = err != nil
 	if err != nil {
@@ -396,7 +399,10 @@ func (j *Journal) endSegment() error {
 }
 
 // sinceBoot is the time that no clock moves, in microseconds.
-func sinceBoot() int64 {
+func (j *Journal) sinceBoot(now time.Time) int64 { return now.Sub(j.born).Microseconds() + j.bornAt }
+
+// bootTime asks the kernel for that.
+func bootTime() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -41,6 +42,13 @@ func (q *Query) mayBeIn(path string) bool {
 		(q.Boot == 0 || slices.ContainsFunc(s.Boots, func(b Boot) bool { return b.Number == q.Boot }))
 }
 
+// maybe tells whether a line may be of a record that is wanted. Names of units need no escape.
+func (q *Query) maybe(line []byte) bool {
+	return len(q.Units) == 0 || slices.ContainsFunc(q.Units, func(unit string) bool {
+		return bytes.Contains(line, []byte(`"u":"`+unit+`"`))
+	})
+}
+
 // Last calls each for the records of a folder that are wanted, the oldest first.
 func Last(dir string, q Query, each func(Record) error) error {
 	segments, err := Segments(dir)
@@ -50,7 +58,7 @@ func Last(dir string, q Query, each func(Record) error) error {
 	segments = slices.DeleteFunc(segments, func(path string) bool { return !q.mayBeIn(path) })
 	if q.Lines <= 0 {
 		for _, path := range segments {
-			if err := ReadSegment(path, func(r Record) error {
+			if err := readSegment(path, q.maybe, func(r Record) error {
 				if q.Wants(r) {
 					return each(r)
 				}
@@ -67,7 +75,7 @@ func Last(dir string, q Query, each func(Record) error) error {
 			break
 		}
 		var here []Record
-		if err := ReadSegment(path, func(r Record) error {
+		if err := readSegment(path, q.maybe, func(r Record) error {
 			if q.Wants(r) {
 				if here = append(here, r); len(here) > 2*q.Lines {
 					here = append(here[:0], here[q.Lines:]...)

@@ -46,7 +46,7 @@ func (j *Journal) tellDropped(now time.Time) (more bool) {
 			continue
 		}
 		j.put(Record{
-			Boot: j.boot, Micros: now.UnixMicro(), Since: sinceBoot(), Unit: unit, Priority: "warning",
+			Boot: j.boot, Micros: now.UnixMicro(), Since: j.sinceBoot(now), Unit: unit, Priority: "warning",
 			Text: fmt.Sprintf("%d lines of this unit were dropped: more than %d a second", r.dropped, j.bounds.Rate),
 		})
 		r.dropped, r.told = 0, now

@@ -45,28 +45,37 @@ const sumHead = `,"c":"`
 // sumLength is that of the end of a line: the checksum in hexadecimal digits.
 const sumLength = len(sumHead) + 8 + len("\"}\n")
 
-// encoder writes records as lines.
-type encoder struct {
-	text    bytes.Buffer
-	objects *json.Encoder
-}
-
-func newEncoder() *encoder {
-	e := &encoder{}
-	e.objects = json.NewEncoder(&e.text)
-	e.objects.SetEscapeHTML(false)
-	return e
-}
-
-func (e *encoder) add(r Record) error {
-	begin := e.text.Len()
-	if err := e.objects.Encode(r); err != nil {
-		return fmt.Errorf("cannot encode a journal record: %w", err)
+// appendRecord adds a line to what is to be written.
+func appendRecord(to []byte, r Record) []byte {
+	begin := len(to)
+	to = strconv.AppendUint(append(to, `{"n":`...), r.Number, 10)
+	if r.Boot != 0 {
+		to = strconv.AppendUint(append(to, `,"b":`...), r.Boot, 10)
 	}
-	e.text.Truncate(e.text.Len() - len("}\n"))
-	sum := crc32.ChecksumIEEE(e.text.Bytes()[begin:])
-	fmt.Fprintf(&e.text, "%s%08x\"}\n", sumHead, sum)
-	return nil
+	to = strconv.AppendInt(append(to, `,"t":`...), r.Micros, 10)
+	if r.Since != 0 {
+		to = strconv.AppendInt(append(to, `,"s":`...), r.Since, 10)
+	}
+	to = appendString(append(to, `,"u":`...), r.Unit)
+	if r.Priority != "" {
+		to = appendString(append(to, `,"p":`...), r.Priority)
+	}
+	to = appendString(append(to, `,"m":`...), r.Text)
+	return fmt.Appendf(to, "%s%08x\"}\n", sumHead, crc32.ChecksumIEEE(to[begin:]))
+}
+
+// appendString adds a string as JSON has it; nearly all lines are plain.
+func appendString(to []byte, text string) []byte {
+	for _, c := range []byte(text) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			var escaped bytes.Buffer
+			encoder := json.NewEncoder(&escaped)
+			encoder.SetEscapeHTML(false)
+			_ = encoder.Encode(text) // a string has a form in JSON, and a buffer takes it
+			return append(to, bytes.TrimSuffix(escaped.Bytes(), []byte("\n"))...)
+		}
+	}
+	return append(append(append(to, '"'), text...), '"')
 }
 
 // decode reads a line; one that is not as it was written is refused.
@@ -84,12 +93,12 @@ func decode(line []byte) (r Record, ok bool) {
 
 // Read calls each for all records of a segment; lines that a power cut tore are skipped.
 func Read(r io.Reader, each func(Record) error) error {
-	_, err := read(r, each)
+	_, err := read(r, func([]byte) bool { return true }, each)
 	return err
 }
 
-// read returns also where the last record ends.
-func read(r io.Reader, each func(Record) error) (end int64, err error) {
+// read decodes only lines that may be wanted, and returns also where the last of them ends.
+func read(r io.Reader, maybe func(line []byte) bool, each func(Record) error) (end int64, err error) {
 	lines := newLineReader(r)
 	for {
 		line, err := lines.next()
@@ -98,6 +107,9 @@ func read(r io.Reader, each func(Record) error) (end int64, err error) {
 		}
 		if err != nil {
 			return end, fmt.Errorf("cannot read journal: %w", err)
+		}
+		if !maybe(line) {
+			continue
 		}
 		record, ok := decode(line)
 		if !ok {

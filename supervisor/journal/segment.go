@@ -38,6 +38,10 @@ func Segments(dir string) ([]string, error) {
 
 // ReadSegment is [Read] for the file of a segment.
 func ReadSegment(path string, each func(Record) error) error {
+	return readSegment(path, func([]byte) bool { return true }, each)
+}
+
+func readSegment(path string, maybe func(line []byte) bool, each func(Record) error) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // pruned meanwhile
@@ -46,7 +50,8 @@ func ReadSegment(path string, each func(Record) error) error {
 		return fmt.Errorf("cannot read journal: %w", err)
 	}
 	defer f.Close()
-	return Read(f, each)
+	_, err = read(f, maybe, each)
+	return err
 }
 
 // Boot is what is known of a boot.
@@ -172,7 +177,7 @@ func mendSegment(path string) (last Record, err error) {
 	}
 	defer f.Close()
 	s := &summary{}
-	s.Size, err = read(f, func(r Record) error { last = r; s.add(r); return nil })
+	s.Size, err = read(f, func([]byte) bool { return true }, func(r Record) error { last = r; s.add(r); return nil })
 	if err != nil {
 		return last, err
 	}

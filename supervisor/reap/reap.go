@@ -28,9 +28,11 @@ func New() *Reaper { return &Reaper{children: map[int]chan syscall.WaitStatus{}}
 
 // Child is a started process.
 type Child struct {
-	PID     int
-	process *os.Process
-	status  chan syscall.WaitStatus
+	PID    int
+	status chan syscall.WaitStatus
+
+	mu      sync.Mutex
+	process *os.Process // nil once its end is known
 }
 
 // Start starts a process, as os.StartProcess does.
@@ -49,12 +51,20 @@ func (r *Reaper) Start(path string, argv []string, attr *os.ProcAttr) (*Child, e
 // Wait returns the exit status; it may be called once.
 func (c *Child) Wait() syscall.WaitStatus {
 	status := <-c.status
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_ = c.process.Release()
+	c.process = nil
 	return status
 }
 
 // Signal sends a signal to the process; one that has ended is no error.
 func (c *Child) Signal(signal syscall.Signal) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.process == nil {
+		return nil
+	}
 	if err := c.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("cannot send %v to process %d: %w", signal, c.PID, err)
 	}

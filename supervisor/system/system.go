@@ -170,6 +170,12 @@ func (s *system) guard() {
 		}
 		go func() {
 			how := reap.Describe(child.Wait())
+			s.mu.Lock()
+			ending := s.ending
+			s.mu.Unlock()
+			if ending {
+				return
+			}
 			s.console.Say("the crash reporter has %s; starting another", how)
 			time.Sleep(guardTime)
 			s.guard()
