@@ -26,6 +26,7 @@ func TestPlatform(t *testing.T) {
 	}{
 		{"units are healthy", unitsAreHealthy},
 		{"administrators look", administratorsLook},
+		{"changed unit files restart only what they must", unitFilesChange},
 		{"the console shows and obeys", consoleShows},
 		{"nodes have booted over the network", nodesHaveBooted},
 		{"client shows the platform", clientShows},
@@ -83,6 +84,36 @@ func administratorsLook(l *lab) {
 	l.want(l.root("waltctl api"), "GET /v1/status")
 	// Whoever is not root looks at what tells no secrets.
 	l.want(l.root("setpriv --reuid=65534 --regid=65534 --clear-groups sh -c 'waltctl status chrony; waltctl stop chrony; echo $?'"), "running since", "\n4\n")
+}
+
+// unitFilesChange adds, changes and removes a unit of the administrator's.
+func unitFilesChange(l *lab) {
+	apply := func(text string) string {
+		l.t.Helper()
+		return l.root("mkdir -p /etc/walt/units.d && printf %s " + shellQuote(text) + " >/etc/walt/units.d/greeter.hcl && waltctl apply --yes && waltctl status greeter --json | grep '\"pid\"' | head -n 1")
+	}
+	pid := func(out string) string { return regexp.MustCompile(`"pid": \d+`).FindString(out) }
+	l.want(l.root("waltctl plan"), "nothing changes")
+	const unit = `unit "greeter" {
+  exec = ["/bin/sleep", "1000"]
+  limits { tasks = 10 }
+}`
+	first := apply(unit)
+	l.want(first, "add      greeter", "-> running")
+	limited := apply(strings.Replace(unit, "10 }", "20 }", 1))
+	l.want(limited, "change   greeter", "limits.tasks: 10 -> 20")
+	if pid(first) == "" || pid(first) != pid(limited) {
+		l.t.Errorf("a new limit has restarted the unit:\n%s\n%s", first, limited)
+	}
+	l.want(l.root("cat /sys/fs/cgroup/units/greeter/pids.max"), "20")
+	renewed := apply(strings.Replace(unit, "1000", "2000", 1))
+	l.want(renewed, "restart  greeter", "(needs the restart)", "-> running")
+	if pid(renewed) == pid(first) {
+		l.t.Errorf("a new command has not restarted the unit:\n%s", renewed)
+	}
+	l.want(l.root("echo 'unit \"greeter\" { needs = [\"sshdd\"] }' >/etc/walt/units.d/greeter.hcl; waltctl plan 2>&1 || true"), "greeter.hcl")
+	l.want(l.root("rm -r /etc/walt/units.d && waltctl apply --yes && waltctl plan"), "remove   greeter", "nothing changes")
+	l.want(l.root("waltctl reload walt-server-main"), "walt-server-main is running")
 }
 
 // consoleShows is a person at the serial line.
