@@ -15,6 +15,7 @@ type Appliance struct {
 	Disk    *Disk        `hcl:"disk,block"`
 	Boot    *Boot        `hcl:"boot,block"`
 	Root    *Root        `hcl:"root,block"`
+	Kernel  *Kernel      `hcl:"kernel,block"`
 	Images  []*NodeImage `hcl:"node_image,block"`
 	Tools   []*Tool      `hcl:"tool,block"`
 	Wheels  []*Wheels    `hcl:"wheels,block"`
@@ -145,6 +146,8 @@ func (a *Appliance) check(d *document) {
 			refuse("The block %s is missing.", block.name)
 		}
 	}
+	a.Kernel = orNew(a.Kernel)
+	checkKernel(d, a.Kernel, file)
 	if a.Disk != nil {
 		setDefault(&a.Disk.Margin, "1M")
 		for _, field := range [][2]string{{"esp", a.Disk.ESP}, {"slot", a.Disk.Slot}, {"margin", a.Disk.Margin}} {

@@ -32,6 +32,9 @@ type Site struct {
 	Console    *Console    `hcl:"console,block"`
 
 	VirtualNodes *VirtualNodes `hcl:"virtual_nodes,block"`
+
+	Kernel   *Kernel   `hcl:"kernel,block"`
+	Watchdog *Watchdog `hcl:"watchdog,block"`
 }
 
 // Network is one network of the server. The names walt-net (the platform, a bridge)
@@ -231,10 +234,13 @@ func (s *Site) complete() {
 		func() { s.Journal = orNew(s.Journal) },
 		func() { s.VPN = orNew(s.VPN) },
 		func() { s.VirtualNodes = orNew(s.VirtualNodes) },
+		func() { s.Kernel = orNew(s.Kernel) },
+		func() { s.Watchdog = orNew(s.Watchdog) },
 	} {
 		section()
 	}
 	setDefault(&s.Time.Zone, "UTC")
+	s.Watchdog.complete()
 	setDefault(&s.VPN.BootMode, "permissive")
 	setDefault(&s.Journal.MaxAge, "90d")
 	setDefault(&s.Journal.MaxSize, "64M")
@@ -301,6 +307,8 @@ func (s *Site) check(d *document) {
 	s.checkNetworks(d)
 	s.checkRegistries(d)
 	file := d.body.MissingItemRange()
+	checkKernel(d, s.Kernel, file)
+	s.Watchdog.check(d, file)
 	for _, text := range s.Access.Clients {
 		if _, err := netip.ParsePrefix(text); err != nil {
 			d.refuse(&file, "Invalid access", "clients holds %q; write networks such as \"192.168.0.0/16\".", text)

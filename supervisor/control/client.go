@@ -14,6 +14,7 @@ import (
 
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/security"
+	"github.com/waltos/waltos/supervisor/watchdog"
 )
 
 // ErrUnreachable is the error of a client that finds no supervisor.
@@ -76,6 +77,11 @@ func (c Client) Configure(ctx context.Context, text []byte) (string, error) {
 // Shutdown orders "poweroff" or "reboot".
 func (c Client) Shutdown(ctx context.Context, order string) error {
 	return c.ask(ctx, "POST", "/v1/machine/"+url.PathEscape(order), &struct{}{})
+}
+
+// Watchdog lets the watchdog reset the machine ("on") or not ("off").
+func (c Client) Watchdog(ctx context.Context, order string) (s watchdog.Status, err error) {
+	return s, c.ask(ctx, "POST", "/v1/watchdog/"+url.PathEscape(order), &s)
 }
 
 // Change orders "start", "stop", "restart" or "reload" and, if wait is true, tells the

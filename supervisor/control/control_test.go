@@ -20,6 +20,7 @@ import (
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
+	"github.com/waltos/waltos/supervisor/watchdog"
 )
 
 // house is a machine of two units whose orders the test lets come true.
@@ -61,6 +62,11 @@ func (h *house) Configure(_ context.Context, text []byte) (string, error) {
 }
 
 func (h *house) Shutdown(what string) { h.did <- what }
+
+func (h *house) Watchdog(order string) (watchdog.Status, error) {
+	h.did <- "watchdog " + order
+	return watchdog.Status{State: watchdog.Armed, Device: "dog", Timeout: time.Minute}, nil
+}
 
 // open starts a server and returns its machine and a client.
 func open(t *testing.T) (*house, Client) {
@@ -314,5 +320,21 @@ func TestBodiesAreBounded(t *testing.T) {
 		if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 			t.Errorf("status %d", response.StatusCode)
 		}
+	}
+}
+
+func TestWatchdog(t *testing.T) {
+	h, c := open(t)
+	for _, order := range []string{"on", "off"} {
+		status, err := c.Watchdog(t.Context(), order)
+		if err != nil || status.Device != "dog" || status.Timeout != time.Minute {
+			t.Errorf("%s: %+v, %v", order, status, err)
+		}
+		if did := <-h.did; did != "watchdog "+order {
+			t.Errorf("%s became %s", order, did)
+		}
+	}
+	if _, err := c.Watchdog(t.Context(), "bite"); err == nil || !strings.Contains(err.Error(), `no order is named "bite"`) {
+		t.Errorf("an unknown order: %v", err)
 	}
 }

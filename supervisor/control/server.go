@@ -16,6 +16,7 @@ import (
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/unit"
+	"github.com/waltos/waltos/supervisor/watchdog"
 )
 
 const (
@@ -40,6 +41,8 @@ type Machine interface {
 	Configure(ctx context.Context, text []byte) (string, error)
 	// Shutdown begins "poweroff" or "reboot".
 	Shutdown(what string)
+	// Watchdog lets it reset the machine ("on") or not ("off").
+	Watchdog(order string) (watchdog.Status, error)
 }
 
 // Server answers requests.
@@ -76,6 +79,7 @@ func Endpoints() []Endpoint {
 		{"GET", "/v1/journal", true, "stream of journal.Record", "lines from now on, after one Follow", (*Server).follow},
 		{"PUT", "/v1/site", true, "Configured", "check the site file that is the body and make it the one in effect", (*Server).configure},
 		{"POST", "/v1/machine/{order}", true, "{}", "order is poweroff or reboot", (*Server).shutdown},
+		{"POST", "/v1/watchdog/{order}", true, "watchdog.Status", "order is on or off: whether the watchdog resets the machine, until the next boot", (*Server).watchdog},
 	}
 }
 
@@ -384,4 +388,16 @@ func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) error {
 	_ = http.NewResponseController(w).Flush()
 	s.Machine.Shutdown(order)
 	return nil
+}
+
+func (s *Server) watchdog(w http.ResponseWriter, r *http.Request) error {
+	order := r.PathValue("order")
+	if order != "on" && order != "off" {
+		return badRequest{fmt.Errorf("no order is named %q", order)}
+	}
+	status, err := s.Machine.Watchdog(order)
+	if err != nil {
+		return err
+	}
+	return answer(w, status)
 }

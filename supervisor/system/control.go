@@ -35,7 +35,7 @@ func (s *system) Status() control.Status {
 	slot, _ := boot.Parameter("walt.root")
 	status := control.Status{
 		Name: host, Version: cmp.Or(identity().Version, "?"), Slot: slot, Configuration: site.Source, Refused: site.Refused,
-		State: state, Uptime: report.Uptime(), Clock: synchronised(), Data: dataSpace(),
+		State: state, Uptime: report.Uptime(), Clock: synchronised(), Data: dataSpace(), Watchdog: s.watchdog.Status(),
 	}
 	for _, u := range all {
 		status.Units = append(status.Units, s.describe(u))

@@ -98,6 +98,7 @@ func (s *system) watchDevices() {
 		defer close(coldplug)
 		defer s.report.Begin("load drivers (beside)")()
 		s.runDrivers(nil)
+		s.substituteWatchdog()
 	}()
 	buttons := map[string]bool{}
 	s.watchButtons(buttons)

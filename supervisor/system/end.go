@@ -18,6 +18,7 @@ func (s *system) end(what string) {
 	s.ending = true
 	s.mu.Unlock()
 	began := time.Now()
+	s.watchdog.End(began, endTime)
 	s.console.Say("%s: stopping units", what)
 	select {
 	case <-s.manager.StopAll():
@@ -44,6 +45,7 @@ func (s *system) end(what string) {
 		unix.Sync()
 	})
 	s.console.Say("%s: good bye", what)
+	s.watchdog.Release()
 	order := unix.LINUX_REBOOT_CMD_RESTART
 	if what == "poweroff" {
 		order = unix.LINUX_REBOOT_CMD_POWER_OFF

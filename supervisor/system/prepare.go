@@ -200,6 +200,7 @@ func (s *system) configure() error {
 		s.console.Say("configuration: %s", s.site.Source)
 	}
 	failures = append(failures, s.setHostname(), s.setKeys(), s.setZone())
+	s.setWatchdog()
 	// A resolver file without servers is better than none; netconfig fills it.
 	if f, err := os.OpenFile(runFolder+"/resolv.conf", os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
 		f.Close()

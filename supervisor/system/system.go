@@ -31,6 +31,7 @@ import (
 	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/site"
 	"github.com/waltos/waltos/supervisor/unit"
+	"github.com/waltos/waltos/supervisor/watchdog"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,6 +71,7 @@ type system struct {
 	history  *control.History
 	refusals *security.Refusals
 	clock    *clock.Keeper
+	watchdog *watchdog.Guard
 	cgroups  string // folder of the units' control groups
 
 	configuring sync.Mutex  // held by what changes the site file
@@ -91,6 +93,7 @@ func Run() {
 		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
 		reaper: reap.New(), history: control.NewHistory(), refusals: security.NewRefusals("/proc"), shutdown: make(chan string, 1),
 	}
+	s.watchdog = s.newGuard()
 	console.ShowNotices()
 	s.listenSignals()
 	s.guard()
@@ -98,6 +101,7 @@ func Run() {
 	s.startUnits()
 	go every(context.Background(), trimTime, trim)
 	go every(context.Background(), spaceTime, s.watchSpace())
+	go s.watchdog.Run(context.Background())
 	what := <-s.shutdown
 	s.end(what)
 }

@@ -108,6 +108,7 @@ func (t *Tool) Command() *cobra.Command {
 		t.planCommand(), t.applyCommand(), unitsHelp(),
 		t.shutdownCommand("poweroff", "Stop all units and switch off"),
 		t.shutdownCommand("reboot", "Stop all units and reboot"),
+		t.watchdogCommand(),
 		t.configureCommand(), t.passwordCommand(), t.apiCommand(), completionCommand(),
 	)
 	return root

@@ -53,7 +53,9 @@ func (t *Tool) printStatus(s control.Status, now time.Time) error {
 	if !s.Clock.Synchronised {
 		synchronised = "not synchronised"
 	}
-	fmt.Fprintf(t.Out, "slot: %s; clock: %s, %s\n\n", s.Slot, s.Clock.Now.Format("2006-01-02 15:04:05 MST"), synchronised)
+	fmt.Fprintf(t.Out, "slot: %s; clock: %s, %s\n", s.Slot, s.Clock.Now.Format("2006-01-02 15:04:05 MST"), synchronised)
+	t.printWatchdog(s.Watchdog)
+	fmt.Fprintln(t.Out)
 	list := &table{}
 	list.add(plain("UNIT", "STATE", "SINCE", "PID", "RESTARTS", "MEMORY", "REASON"))
 	for _, u := range s.Units {

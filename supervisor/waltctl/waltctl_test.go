@@ -23,6 +23,7 @@ import (
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/report"
 	"github.com/waltos/waltos/supervisor/unit"
+	"github.com/waltos/waltos/supervisor/watchdog"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -96,6 +97,11 @@ func (m *machine) Configure(_ context.Context, text []byte) (string, error) {
 }
 
 func (m *machine) Shutdown(what string) { m.did <- what }
+
+func (m *machine) Watchdog(order string) (watchdog.Status, error) {
+	m.did <- "watchdog " + order
+	return watchdog.Status{State: watchdog.Armed, Device: "dog", Timeout: time.Minute}, nil
+}
 
 type desk struct {
 	machine *machine
