@@ -232,6 +232,7 @@ folder "/var/lib/walt/config" {}
 folder "/var/lib/walt/images" {}
 folder "/var/lib/walt/nodes" {}
 folder "/var/lib/walt/journal" {}
+folder "/var/lib/walt/firmware" {} # of devices, what the image does not contain
 folder "/var/lib/containers/storage" {}
 folder "/var/lib/ssh" { mode = "0700" }
 folder "/var/lib/nfs" {}

@@ -251,7 +251,7 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 	group, groupContext := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	group.Go(func() (err error) {
-		initrd, err = b.initramfs(kernel, b.programs.supervisor, b.Inputs.Appliance.Boot.Modules)
+		initrd, err = b.initramfs(kernel, b.programs.supervisor, b.Inputs.Appliance.Boot.Modules, b.Inputs.Appliance.Kernel)
 		return err
 	})
 	group.Go(func() (err error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/ulikunitz/xz"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/image/cpio"
 	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/tree"
@@ -277,11 +278,12 @@ func (b *builder) depmod(ctx context.Context, k *kernel, out string) error {
 
 // initramfs returns the compressed archive of an initial root: our program as
 // /init, which is also what the kernel calls to load modules, and modules with all
-// that they need.
-func (b *builder) initramfs(k *kernel, program []byte, names []string) ([]byte, error) {
+// that they need, and their settings.
+func (b *builder) initramfs(k *kernel, program []byte, names []string, settings *hcl.Kernel) ([]byte, error) {
 	t := tree.New()
 	for name, f := range map[string]*tree.File{
 		"/init":          {Mode: 0o755, Content: program},
+		modprobeConf:     {Mode: 0o644, Content: settings.ModprobeConf()},
 		"/sbin/modprobe": symlink("/init"),
 		"/proc":          {Mode: fs.ModeDir | 0o755},
 		"/sys":           {Mode: fs.ModeDir | 0o755},

@@ -62,7 +62,7 @@ func (b *builder) nodeRoot(ctx context.Context, k *kernel, image *hcl.NodeImage)
 	if err := t.Graft("/", k.modules); err != nil {
 		return nil, err
 	}
-	initrd, err := b.initramfs(k, b.programs.node, image.Modules)
+	initrd, err := b.initramfs(k, b.programs.node, image.Modules, &hcl.Kernel{})
 	if err != nil {
 		return nil, err
 	}

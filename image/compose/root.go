@@ -46,6 +46,7 @@ func (b *builder) root(c *rootContent) (*tree.Tree, error) {
 		{"static files", func() error { return addStatic(t, filepath.Join(b.Source, "image", "root")) }},
 		{"units", func() error { return b.addUnits(t) }},
 		{"folders", func() error { return addFolders(t, a) }},
+		{"kernel settings", func() error { return addKernelSettings(t, a.Kernel) }},
 		{"links", func() error { return addLinks(t, a.Links) }},
 		{"description", func() error { return b.addDescription(t, c.kernel) }},
 		{"node images", func() error { return t.Graft(lib+"/storage", c.images) }},
@@ -212,6 +213,23 @@ func addFolders(t *tree.Tree, a *hcl.Appliance) error {
 	}
 	return addJSON(t, lib+"/folders.json", list)
 }
+
+// addKernelSettings writes what the supervisor applies at each boot, in the usual forms.
+func addKernelSettings(t *tree.Tree, k *hcl.Kernel) error {
+	for name, content := range map[string][]byte{
+		modprobeConf:                        k.ModprobeConf(),
+		"/usr/lib/sysctl.d/walt.conf":       k.SysctlConf(),
+		"/usr/lib/modules-load.d/walt.conf": []byte(strings.Join(append(k.Loaded(), ""), "\n")),
+	} {
+		if err := t.Replace(name, &tree.File{Mode: 0o644, Content: content, Origin: "builder"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// modprobeConf counts in the initramfs too.
+const modprobeConf = "/usr/lib/modprobe.d/walt.conf"
 
 func addLinks(t *tree.Tree, links []*hcl.Link) error {
 	for _, l := range links {

@@ -6,8 +6,8 @@
 // It serves PID 1, the node program and the image builder (which only asks for
 // closures), so it imports nothing of the project and works on any fs.FS.
 //
-// Refused: lines over 64 KiB and paths that leave the module folder. Not
-// supported: modprobe.d configuration, the binary indexes, module removal.
+// Refused: lines over 64 KiB and paths that leave the module folder. Not supported: the
+// commands of modprobe.d but options and blacklist, the binary indexes, module removal.
 package kmod
 
 import (

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,8 @@ func Folder() (string, error) {
 // Loader loads modules into the running kernel. It is safe for concurrent use.
 type Loader struct {
 	Catalog *Catalog
+	// Settings are the options of modules, and those that are not wanted.
+	Settings Settings
 	// Relax, if set, is called before a cold plug loads what nothing waits for: for the
 	// caller to give way to others.
 	Relax func()
@@ -38,13 +41,18 @@ type Loader struct {
 	done map[string]bool
 }
 
-// NewLoader opens a module folder, as [Folder] returns.
+// NewLoader opens a module folder, as [Folder] returns, with the settings of this machine.
+// Settings that cannot be read are no reason to load nothing.
 func NewLoader(dir string) (*Loader, error) {
 	catalog, err := Open(os.DirFS(dir))
 	if err != nil {
 		return nil, err
 	}
-	return &Loader{Catalog: catalog, dir: dir, done: map[string]bool{}}, nil
+	l := &Loader{Catalog: catalog, dir: dir, done: map[string]bool{}}
+	if l.Settings, err = ReadSettings(folders...); err != nil {
+		log.Print(err)
+	}
+	return l, nil
 }
 
 // Load loads the named modules (or aliases) with what they need; what is already
@@ -70,7 +78,7 @@ func (l *Loader) run(steps []Step) error {
 		if l.done[step.Name] {
 			continue
 		}
-		err := insert(filepath.Join(l.dir, step.Path))
+		err := insert(filepath.Join(l.dir, step.Path), l.Settings.Options(step.Name))
 		if err != nil && !step.Soft {
 			return fmt.Errorf("cannot load module %s: %w", step.Name, err)
 		}
@@ -83,7 +91,7 @@ func (l *Loader) run(steps []Step) error {
 
 // insert is one finit_module(2); the kernel itself decompresses what has a suffix
 // after .ko.
-func insert(path string) error {
+func insert(path, options string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -93,7 +101,7 @@ func insert(path string) error {
 	if !strings.HasSuffix(path, ".ko") {
 		flags = unix.MODULE_INIT_COMPRESSED_FILE
 	}
-	err = unix.FinitModule(int(f.Fd()), "", flags)
+	err = unix.FinitModule(int(f.Fd()), options, flags)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
@@ -110,12 +118,9 @@ type Report struct {
 // unwanted modules match devices but do harm or nothing (after Debian's blacklist).
 var unwanted = []string{"pcspkr", "evbug", "usbmouse", "usbkbd", "eepro100", "de4x5", "eth1394", "sb_edac", "snd_pcsp"}
 
-// Wanted tells whether a module may be loaded because a device asks for it.
-func Wanted(module string) bool { return !slices.Contains(unwanted, module) }
-
 // Coldplug loads what the devices present ask for: every modalias below sysfs
-// ("/sys/devices") is matched, and the modules that are [Wanted] are loaded. Loading a bus driver makes new devices appear, so passes follow each other
-// until one finds nothing new.
+// ("/sys/devices") is matched, and the modules that are wanted are loaded. Loading a bus
+// driver makes new devices appear, so passes follow each other until one finds nothing new.
 func (l *Loader) Coldplug(ctx context.Context, sysfs string) (Report, error) {
 	var report Report
 	seen, tried := map[string]bool{}, map[string]bool{}
@@ -141,7 +146,7 @@ func (l *Loader) Coldplug(ctx context.Context, sysfs string) (Report, error) {
 				l.Relax()
 			}
 			for _, module := range found[alias] {
-				if tried[module] || !Wanted(module) {
+				if tried[module] || !l.Settings.Wanted(module) {
 					continue
 				}
 				tried[module] = true

@@ -148,6 +148,9 @@ func (s *state) hotplug(alias string) {
 		return
 	}
 	for _, module := range found[alias] {
+		if !loader.Settings.Wanted(module) {
+			continue
+		}
 		_ = loader.Load(module) // most devices are not what is waited for
 	}
 }

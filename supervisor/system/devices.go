@@ -61,11 +61,12 @@ func LoadDrivers(args []string) error {
 	var failures []error
 	for _, arg := range args {
 		modules := found[arg]
-		if loader.Catalog.Path(arg) != "" {
+		named := loader.Catalog.Path(arg) != ""
+		if named {
 			modules = []string{arg}
 		}
 		for _, module := range modules {
-			if !kmod.Wanted(module) {
+			if !named && !loader.Settings.Wanted(module) {
 				continue
 			}
 			if err := loader.Load(module); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -98,6 +99,7 @@ func (s *system) watchDevices() {
 		defer close(coldplug)
 		defer s.report.Begin("load drivers (beside)")()
 		s.runDrivers(nil)
+		s.completeKernel()
 		s.substituteWatchdog()
 	}()
 	buttons := map[string]bool{}

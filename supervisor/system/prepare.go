@@ -201,6 +201,7 @@ func (s *system) configure() error {
 	}
 	failures = append(failures, s.setHostname(), s.setKeys(), s.setZone())
 	s.setWatchdog()
+	failures = append(failures, s.setKernel())
 	// A resolver file without servers is better than none; netconfig fills it.
 	if f, err := os.OpenFile(runFolder+"/resolv.conf", os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
 		f.Close()

@@ -149,6 +149,7 @@ func (s *system) prepare() (cgroups string) {
 		{"set clock", s.setClock},
 		{"open journal", s.openJournal},
 		{"bring up loopback", loopback.Up},
+		{"find firmware of devices", useFirmware},
 		{"read configuration", s.configure},
 	}
 	for _, p := range phases {
