@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,12 @@ type Spec struct {
 	Retry time.Duration
 	// Strings are shown by the tables of the firmware (SMBIOS 3.7 §7.12, OEM strings).
 	Strings []string
+	// Clock is what the real-time clock says at the start, as "2001-01-01"; empty: the time.
+	Clock string
+	// Watchdog adds a device that resets the machine when it is not fed (i6300ESB).
+	Watchdog bool
+	// Slots are for devices that are plugged while the machine runs, on the buses slot0, slot1 ….
+	Slots int
 	// State, if not empty, names a snapshot of the disks to continue from.
 	State string
 }
@@ -137,7 +144,7 @@ func (s *Spec) arguments() []string {
 	}
 	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
 		"-machine", board, "-cpu", s.Accelerator.Processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
-		"-accel", s.Accelerator.Option(), "-rtc", "base=utc",
+		"-accel", s.Accelerator.Option(), "-rtc", "base="+cmp.Or(s.Clock, "utc"),
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorDescriptor), "-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleDescriptor), "-serial", "chardev:console")
 	if f := s.Firmware; f != nil {
@@ -184,6 +191,12 @@ func (s *Spec) arguments() []string {
 			order++
 		}
 		add("-device", device)
+	}
+	if s.Watchdog {
+		add("-device", "i6300esb", "-action", "watchdog=reset")
+	}
+	for i := range s.Slots {
+		add("-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
 	}
 	if s.Retry > 0 {
 		add("-boot", fmt.Sprintf("reboot-timeout=%d", s.Retry.Milliseconds()))

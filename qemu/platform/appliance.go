@@ -51,6 +51,7 @@ func (l *Lab) newAppliance() (*Host, error) {
 	h := &Host{Name: applianceName, MAC: netMAC, Kind: "appliance", lab: l}
 	h.spec = machine.Spec{
 		Name: applianceName, Memory: o.Memory, Accelerator: o.Accelerator, Serial: true,
+		Clock: o.Clock, Watchdog: true, Slots: 2,
 		Disks: []machine.Disk{{File: disk, Serial: "waltos"}},
 		Cards: []machine.Card{
 			{MAC: outMAC, Out: &machine.Out{Forwards: forwards, Isolated: o.Isolated}},

@@ -38,6 +38,10 @@ type Options struct {
 	NodeMemory int   // default 384
 	Growth     int64 // bytes added to the size of the disk image, for the data partition; default 4 GiB
 
+	// Clock is what the clock of the appliance says when it starts, as "2001-01-01"; empty:
+	// the time.
+	Clock string
+
 	// Site replaces the site file; @KEY@ stands for the public key of the lab.
 	Site string
 	// Isolated appliances reach nothing outside of the lab.

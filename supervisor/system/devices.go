@@ -84,8 +84,8 @@ const lowPriority = 15
 // new device brings several.
 const hotplugTime = 200 * time.Millisecond
 
-// watchDevices loads the drivers of what is there, and of what comes; power buttons are
-// watched as soon as they appear.
+// watchDevices sees to what is there, and to what comes and goes: it loads drivers, names
+// disks and network interfaces, shares device files, and watches power buttons.
 func (s *system) watchDevices() {
 	events, err := uevent.Listen()
 	if err != nil {
@@ -94,6 +94,7 @@ func (s *system) watchDevices() {
 	if err := shareAll("/dev"); err != nil { // those that came before the listening
 		s.console.Say("%v", err)
 	}
+	names := newNames(s.console.Say)
 	coldplug := make(chan struct{})
 	go func() {
 		defer close(coldplug)
@@ -107,6 +108,7 @@ func (s *system) watchDevices() {
 	if events == nil {
 		<-coldplug
 		s.watchButtons(buttons)
+		names.tell(nil)
 		return
 	}
 	fresh := map[string]string{} // modalias by device
@@ -130,7 +132,16 @@ func (s *system) watchDevices() {
 		case err != nil:
 			s.console.Say("%v; devices attached later are not noticed", err)
 			return
+		case len(event) == 0: // some were lost: look at all
+			<-coldplug
+			go s.runDrivers(nil)
+			s.watchButtons(buttons)
+			names.tell(nil)
+		case event["SUBSYSTEM"] == "block":
+			names.tell(event)
 		case event["ACTION"] != "add":
+		case event["SUBSYSTEM"] == "net":
+			names.tell(event)
 		case event["SUBSYSTEM"] == "input":
 			s.watchButtons(buttons)
 		case event["SUBSYSTEM"] == "misc":
