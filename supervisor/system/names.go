@@ -3,6 +3,7 @@ package system
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ type names struct {
 	links *device.Links
 	say   func(format string, args ...any)
 	queue chan uevent.Event
+	lost  atomic.Bool // the queue was full
 }
 
 // manyEvents wait for a slow disk; what is beyond is found again by looking at all.
@@ -37,16 +39,14 @@ func (n *names) tell(event uevent.Event) {
 	select {
 	case n.queue <- event:
 	default:
+		n.lost.Store(true)
 	}
 }
 
 func (n *names) run() {
-	lost := false
 	for event := range n.queue {
-		// When the queue was full, what is not in it counts too.
-		lost = lost || len(n.queue) == manyEvents-1
-		if lost && len(n.queue) == 0 {
-			event, lost = nil, false
+		if len(n.queue) == 0 && n.lost.Swap(false) {
+			event = nil
 		}
 		if err := n.see(event); err != nil {
 			n.say("%v", err)
