@@ -71,7 +71,7 @@ func TestMachineSettingsAreRefused(t *testing.T) {
 		`kernel { sysctl = { "vm.x" = "a\nb" } }`:                      "has several lines",
 		"kernel {\n module \"a/b\" {}\n}":                              "made of letters",
 		"kernel {\n module \"a-b\" {}\n module \"a_b\" {}\n}":          "already set",
-		"kernel {\n module \"a\" { options = { x = \"1 2\" } }\n}":       "cannot be passed",
+		"kernel {\n module \"a\" { options = { x = \"1 2\" } }\n}":     "cannot be passed",
 		"kernel {\n module \"a\" {\nload = true\nblacklist=true\n}\n}": "cannot be both",
 		`watchdog { timeout = "1s" }`:                                  `timeout is "1s"`,
 		`watchdog { timeout = "1h" }`:                                  `timeout is "1h"`,
