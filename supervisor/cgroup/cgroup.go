@@ -6,6 +6,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,7 +37,28 @@ func Setup(mount string) (root string, err error) {
 			}
 		}
 	}
-	return root, errors.Join(missing...)
+	return root, errors.Join(append(missing, leaveRoom(root, "/proc/sys/kernel"))...)
+}
+
+// leaveRoom keeps a tenth of the processes that the kernel can have from all units together:
+// PID 1 dies when it is refused a thread.
+func leaveRoom(root, options string) error {
+	most := math.MaxInt32
+	for _, name := range []string{"pid_max", "threads-max"} {
+		text, err := os.ReadFile(filepath.Join(options, name))
+		if err != nil {
+			return fmt.Errorf("cannot limit the processes of units: %w", err)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return fmt.Errorf("cannot limit the processes of units: %w", err)
+		}
+		most = min(most, n)
+	}
+	if err := os.WriteFile(filepath.Join(root, "pids.max"), []byte(strconv.Itoa(most-most/10)), 0o644); err != nil {
+		return fmt.Errorf("cannot limit the processes of units: %w", err)
+	}
+	return nil
 }
 
 // Group is the control group of one unit.

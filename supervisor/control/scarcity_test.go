@@ -1,0 +1,116 @@
+package control
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/waltos/waltos/supervisor/journal"
+	"golang.org/x/sys/unix"
+)
+
+// TestNoDescriptors: a client that comes while there are none waits, and is answered once
+// there are some.
+func TestNoDescriptors(t *testing.T) {
+	_, c := open(t)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(256, before.Max), Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) }()
+	var held []*os.File
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			break
+		}
+		held = append(held, f)
+	}
+	held[0].Close() // for the client
+	conn, err := net.Dial("unix", c.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /v1/graph HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	var one [1]byte
+	_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if n, err := conn.Read(one[:]); n > 0 || !os.IsTimeout(err) {
+		t.Fatalf("an answer without descriptors: %d, %v", n, err)
+	}
+	for _, f := range held[1:] {
+		f.Close()
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	answer.Body.Close()
+}
+
+// TestFlood: while units write more than the journal takes, requests are answered, and what
+// was said by another unit is found.
+func TestFlood(t *testing.T) {
+	_, c := open(t)
+	dir := t.TempDir()
+	j := journal.New(journal.DefaultLimit)
+	j.Bound(journal.Standard)
+	if err := j.Attach(dir); err != nil {
+		t.Fatal(err)
+	}
+	server := &Server{Machine: &house{}, Journal: j, History: NewHistory()}
+	c.Path += "2"
+	ln, err := Listen(c.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() { _ = server.Serve(ln) }()
+	end := make(chan struct{})
+	var flood sync.WaitGroup
+	for range 4 {
+		flood.Go(func() {
+			for line := strings.Repeat("z", 1000); ; {
+				select {
+				case <-end:
+					return
+				default:
+					j.Append("loud", line)
+				}
+			}
+		})
+	}
+	for range 50 {
+		if _, err := c.Graph(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := c.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	j.Append("quiet", "heard")
+	close(end)
+	flood.Wait()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := map[string]int{}
+	if err := journal.Last(dir, journal.Query{}, func(r journal.Record) error { lines[r.Unit]++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if lines["quiet"] != 1 || lines["loud"] < 1000 {
+		t.Errorf("lines %v", lines)
+	}
+}
