@@ -265,6 +265,11 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	early, err := microcode(content.packages, b.time)
+	if err != nil {
+		return err
+	}
+	initrd = append(early, initrd...)
 	root, err := b.root(content)
 	if err != nil {
 		return err

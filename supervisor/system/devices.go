@@ -228,7 +228,8 @@ func readBounded(path string) ([]byte, error) {
 }
 
 // readESP reads walt.hcl of the EFI system partition, where any other machine can write
-// it onto the flashed disk.
+// it onto the flashed disk. The same goes for the firmware of a network card, without which
+// nobody could bring it.
 func (s *system) readESP() ([]byte, error) {
 	const target = "/run/walt/esp"
 	for _, p := range disk.Partitions() {
@@ -241,6 +242,9 @@ func (s *system) readESP() ([]byte, error) {
 			return nil, err
 		}
 		text, err := readBounded(target + "/walt.hcl")
+		if copyErr := copyFirmware(target+"/firmware", firmwareFolder); copyErr != nil {
+			s.console.Say("%v", copyErr)
+		}
 		if unmountErr := unix.Unmount(target, 0); unmountErr != nil {
 			return nil, fmt.Errorf("cannot unmount %s: %w", target, unmountErr)
 		}

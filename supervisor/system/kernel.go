@@ -18,17 +18,6 @@ const (
 	siteModprobe = "/run/modprobe.d/walt.conf"
 )
 
-// firmwareFolder is where the kernel looks for the firmware of devices first: what the image
-// may not contain, administrators put there.
-const firmwareFolder = "/var/lib/walt/firmware"
-
-func useFirmware() error {
-	if err := os.WriteFile("/sys/module/firmware_class/parameters/path", []byte(firmwareFolder), 0); err != nil {
-		return fmt.Errorf("cannot have firmware of devices read from %s: %w", firmwareFolder, err)
-	}
-	return nil
-}
-
 // setKernel puts what the image and the site say of the kernel in effect, as far as it is
 // known by now: some values appear with their modules or devices.
 func (s *system) setKernel() error {
