@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +59,22 @@ func TestNoDescriptors(t *testing.T) {
 		t.Fatalf("%v, %v", answer, err)
 	}
 	answer.Body.Close()
+}
+
+// TestPanic: a defect in the answer to a request is the end of the program, which a crash
+// reporter tells of.
+func TestPanic(t *testing.T) {
+	const role = "WALT_PANIC"
+	if os.Getenv(role) != "" {
+		mortal(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("the reason") })).ServeHTTP(nil, nil)
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestPanic$")
+	cmd.Env = append(os.Environ(), role+"=yes")
+	output, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "panic: the reason") || !strings.Contains(string(output), "control.TestPanic.func") {
+		t.Errorf("%v\n%s", err, output)
+	}
 }
 
 // TestFlood: while units write more than the journal takes, requests are answered, and what

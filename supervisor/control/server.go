@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -86,7 +87,7 @@ func Endpoints() []Endpoint {
 // Serve answers until the listener is closed.
 func (s *Server) Serve(ln *net.UnixListener) error {
 	server := &http.Server{
-		Handler: s.handler(), ConnContext: introduce, MaxHeaderBytes: maxHeader,
+		Handler: mortal(s.handler()), ConnContext: introduce, MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: patience, IdleTimeout: patience, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	// What streams hold on to ends with the listener.
@@ -98,6 +99,21 @@ func (s *Server) Serve(ln *net.UnixListener) error {
 		return nil
 	}
 	return fmt.Errorf("cannot serve on the control socket: %w", err)
+}
+
+// mortal has a panic end the program, as anywhere else in PID 1: net/http would go on, with
+// locks that nobody frees any more.
+func mortal(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				stack := debug.Stack()
+				go panic(fmt.Sprintf("%v\n\nin a request:\n%s", cause, stack))
+				select {}
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) handler() http.Handler {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -480,6 +481,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+	b.Run("rest", restingMemory)
 	b.Run("file", func(b *testing.B) {
 		f, err := os.Create(filepath.Join(b.TempDir(), "plain"))
 		if err != nil {
@@ -492,4 +494,34 @@ func BenchmarkAppend(b *testing.B) {
 			}
 		}
 	})
+}
+
+// restingMemory measures what a journal holds that has taken many lines of 40 units.
+func restingMemory(b *testing.B) {
+	memory := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	var held uint64
+	for b.Loop() {
+		before := memory()
+		j := New(DefaultLimit)
+		j.Bound(Standard)
+		if err := j.Attach(b.TempDir()); err != nil {
+			b.Fatal(err)
+		}
+		for i := range 100_000 {
+			j.Append(fmt.Sprint("unit", i%40), strings.Repeat("x", 100))
+		}
+		if err := j.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		held = memory() - before
+		if err := j.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(held)/1024, "KiB-at-rest")
 }
