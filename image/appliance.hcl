@@ -170,7 +170,7 @@ node_image "waltplatform/pc-x86-64-default:latest" {
 tool "build" {
   packages = [
     "erofs-utils", "kmod", "systemd-boot-efi", "dosfstools", "mtools", "gdisk", "cryptsetup-bin", "e2fsprogs",
-    "sbsigntool", "efitools", "openssl", "minisign",
+    "sbsigntool", "efitools", "openssl", "minisign", "xorriso",
   ]
 }
 

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -61,6 +63,11 @@ func (s *settings) build() *cobra.Command {
 			return result.Report(c.OutOrStdout())
 		},
 	}
+	also := "further outputs:"
+	for _, name := range slices.Sorted(maps.Keys(compose.Extras())) {
+		also += fmt.Sprintf(" %s (%s)", name, compose.Extras()[name])
+	}
+	c.Flags().StringSliceVar(&o.Also, "also", nil, also)
 	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
 	c.Flags().StringVar(&o.Signatures, "signatures", "", "folder of a published build: copy its signatures instead of signing, to get the same bytes without its keys")
 	return c

@@ -63,14 +63,14 @@ type secure struct {
 }
 
 // boot starts a machine with some disks, the first one to be tried first.
-func (s *secure) boot(trust []sign.Variable, tables []string, disks ...string) *machine.Machine {
+func (s *secure) boot(memory int, trust []sign.Variable, tables []string, disks ...string) *machine.Machine {
 	s.Helper()
 	dir := s.TempDir()
 	firmware, err := s.Tools.SecureBoot(dir, trust)
 	if err != nil {
 		s.Fatal(err)
 	}
-	spec := machine.Spec{Name: "secure", Memory: 512, Accelerator: machine.TCG, Serial: true, Firmware: firmware, Strings: tables}
+	spec := machine.Spec{Name: "secure", Memory: memory, Accelerator: machine.TCG, Serial: true, Firmware: firmware, Strings: tables}
 	for i, raw := range disks {
 		info, err := os.Stat(raw)
 		if err != nil {
@@ -175,7 +175,7 @@ func changedUKIs(s *secure) {
 	for _, program := range [][]byte{unsigned, changed, foreign} {
 		disks = append(disks, s.esp(map[string][]byte{"/EFI/BOOT/BOOTX64.EFI": program}))
 	}
-	m := s.boot(s.Build.Trust, []string{"io.systemd.stub.kernel-cmdline-extra=walt.root=evil walt.verity=00"}, append(disks, s.Build.Disk)...)
+	m := s.boot(512, s.Build.Trust, []string{"io.systemd.stub.kernel-cmdline-extra=walt.root=evil walt.verity=00"}, append(disks, s.Build.Disk)...)
 	at := machine.Position(0)
 	for range disks {
 		at = s.await(m, at, refusedProgram)
@@ -239,7 +239,7 @@ func changedRoot(s *secure) {
 	if _, err := f.WriteAt(b, root.Offset()+inSuperBlock); err != nil {
 		s.Fatal(err)
 	}
-	m := s.boot(s.Build.Trust, nil, disk)
+	m := s.boot(512, s.Build.Trust, nil, disk)
 	at := s.await(m, 0, secureBootIsOn)
 	s.await(m, at, regexp.MustCompile(`verity: .*data block 0 is corrupted`))
 	s.await(m, at, regexp.MustCompile(`Kernel panic - not syncing: dm-verity device corrupted`))
@@ -310,7 +310,7 @@ func exportedKeys(s *secure) {
 	for _, name := range []string{"PK.auth", "KEK.auth", "db.auth"} {
 		files["/loader/keys/auto/"+name] = s.read(filepath.Join(exported, name))
 	}
-	m := s.boot(nil, nil, s.esp(files))
+	m := s.boot(512, nil, nil, s.esp(files))
 	s.await(m, 0, secureBootIsOn)
 }
 

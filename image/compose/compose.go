@@ -42,7 +42,9 @@ type Options struct {
 	// Cache and Mirror are used when Inputs is nil; see package inputs.
 	Cache, Mirror string
 	Override      bool
-	Progress      *fetch.Progress
+	// Also names further outputs; see Extras.
+	Also     []string
+	Progress *fetch.Progress
 	// Keys sign the outputs; default: those of keys.DefaultFolder. Development keys are
 	// made where there are none.
 	Keys *keys.Store
@@ -133,7 +135,10 @@ type builder struct {
 }
 
 func open(o Options) (*builder, error) {
-	var err error
+	err := checkExtras(o.Also)
+	if err != nil {
+		return nil, err
+	}
 	if o.Source == "" {
 		if o.Source, err = FindSource("."); err != nil {
 			return nil, err
@@ -215,12 +220,15 @@ func (b *builder) build(ctx context.Context) error {
 	if current, err := readManifest(filepath.Join(b.Output, manifestName)); err == nil && current.Inputs == b.manifest.Inputs && current.complete(b.Output) {
 		b.manifest, b.reused = current, true
 		b.Progress.Say("nothing changed: %s", b.Output)
-		return nil
+		return b.addExtras(ctx)
 	}
 	if b.toolbox, err = b.Inputs.Toolbox(ctx, tools); err != nil {
 		return err
 	}
-	return b.compose(ctx, shipped)
+	if err := b.compose(ctx, shipped); err != nil {
+		return err
+	}
+	return b.addExtras(ctx)
 }
 
 // openSigner finds what signs, and makes development keys where there are none.

@@ -109,6 +109,9 @@ func sizes(m *Manifest) map[string]string {
 	for name, size := range m.Sizes {
 		all[name] = fmt.Sprint(size)
 	}
+	for name, size := range m.Content {
+		all["content of "+name] = fmt.Sprint(size)
+	}
 	return all
 }
 

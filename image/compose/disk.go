@@ -57,6 +57,7 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	if err := b.bundle(filepath.Join(dir, bundleName), ukis, system); err != nil {
 		return err
 	}
+	b.manifest.Content = root.Origins()
 	materials, err := b.materials()
 	if err != nil {
 		return err
@@ -79,16 +80,21 @@ func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd 
 	} {
 		b.manifest.Sizes[name] = size
 	}
-	return b.publish(dir)
-}
-
-func (b *builder) publish(dir string) error {
 	names := []string{DiskName, kernelName, initrdName, ukiName, bundleName, commandName, sbomName}
 	for _, name := range names {
 		if err := b.manifest.add(dir, name); err != nil {
 			return fmt.Errorf("cannot hash %s: %w", name, err)
 		}
 	}
+	if err := b.removeExtras(); err != nil {
+		return err
+	}
+	return b.publish(dir, names)
+}
+
+// publish signs the manifest in a folder and moves it and some outputs from there to
+// where outputs are, the manifest last.
+func (b *builder) publish(dir string, names []string) error {
 	content, err := json.MarshalIndent(b.manifest, "", "  ")
 	if err != nil {
 		return err
@@ -98,18 +104,22 @@ func (b *builder) publish(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, manifestName), content, 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, signatureName), signature, 0o644); err != nil {
-		return err
+	for name, content := range map[string][]byte{manifestName: content, signatureName: signature} {
+		if err := os.WriteFile(filepath.Join(dir, name+".new"), content, 0o644); err != nil {
+			return err
+		}
 	}
 	// Without a manifest nobody takes a mixture of old and new for an image.
 	if err := os.Remove(filepath.Join(b.Output, manifestName)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	for _, name := range append(names, signatureName, manifestName) {
+	for _, name := range names {
 		if err := os.Rename(filepath.Join(dir, name), filepath.Join(b.Output, name)); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{signatureName, manifestName} {
+		if err := os.Rename(filepath.Join(dir, name+".new"), filepath.Join(b.Output, name)); err != nil {
 			return err
 		}
 	}

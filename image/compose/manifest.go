@@ -29,7 +29,10 @@ type Manifest struct {
 	// Outputs by file name.
 	Outputs map[string]Output `json:"outputs"`
 	// Sizes of components in bytes.
-	Sizes    map[string]int64  `json:"sizes"`
+	Sizes map[string]int64 `json:"sizes"`
+	// Content is what the root holds of each package or other origin, in bytes before
+	// compression.
+	Content  map[string]int64  `json:"content"`
 	Packages map[string]string `json:"packages"` // versions of what the root holds
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/waltos/waltos/image/bundle"
 	"github.com/waltos/waltos/image/compare"
 	"github.com/waltos/waltos/image/erofs"
@@ -20,6 +22,7 @@ import (
 	"github.com/waltos/waltos/image/gpt"
 	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/keys"
+	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/minisign"
 )
 
@@ -167,6 +170,61 @@ func TestSignatures(t *testing.T) {
 	}
 	if err := b.CopyRoot(io.Discard); err != nil {
 		t.Error(err)
+	}
+}
+
+// Further outputs hold the same disk, and stay until the next build.
+func TestExtras(t *testing.T) {
+	result, in := built(t)
+	o := Options{Inputs: in, Also: []string{"zst", "qcow2", "iso", "pxe"}}
+	all, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := all.Manifest.Outputs[DiskName]
+	if want != result.Manifest.Outputs[DiskName] {
+		t.Error("the disk is another one")
+	}
+	again, err := Build(t.Context(), o)
+	if err != nil || !again.Reused {
+		t.Errorf("made again: %v", err)
+	}
+	f, err := os.Open(filepath.Join(all.Dir, DiskName+".zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	h := sha256.New()
+	if n, err := io.Copy(h, z); err != nil || n != want.Size || hex.EncodeToString(h.Sum(nil)) != want.SHA256 {
+		t.Errorf("%d bytes decompressed, not those of the disk: %v", n, err)
+	}
+	build, err := in.Toolbox(t.Context(), tools)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := build.Command(t.Context(), "xorriso", "-no_rc", "-indev", filepath.Join(all.Dir, "walt.iso"), "-report_el_torito", "plain", "-report_system_area", "plain").CombinedOutput()
+	if err != nil || !bytes.Contains(report, []byte("El Torito boot img :   1  UEFI  y")) || !bytes.Contains(report, []byte("GPT partition name")) {
+		t.Errorf("xorriso: %v\n%s", err, report)
+	}
+	lab := lock.ToolSet("lab")
+	if err := in.Ensure(t.Context(), lab); err != nil {
+		t.Fatal(err)
+	}
+	box, err := in.Toolbox(t.Context(), lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(all.Dir, "walt.qcow2")
+	if out, err := box.Command(t.Context(), "qemu-img", "compare", "-f", "raw", "-F", "qcow2", all.Disk, disk).CombinedOutput(); err != nil {
+		t.Errorf("qemu-img compare: %v\n%s", err, out)
+	}
+	if _, err := Build(t.Context(), Options{Inputs: in, Also: []string{"floppy"}}); err == nil || !strings.Contains(err.Error(), `no output "floppy"; there are [`) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -328,13 +386,13 @@ func hashOf(t *testing.T, name string) string {
 func TestReport(t *testing.T) {
 	r := &Result{Dir: "/out", Manifest: &Manifest{
 		Name: "walt", Version: "10.0", Go: "go1", Lock: strings.Repeat("a", 64),
-		Outputs: map[string]Output{"walt.img": {1e6, "abc"}}, Sizes: map[string]int64{"root": 2e6},
+		Outputs: map[string]Output{"walt.img": {1e6, "abc"}}, Sizes: map[string]int64{"root": 2e6}, Content: map[string]int64{"postgresql-17": 3e6, "bash": 1e6},
 	}}
 	var out bytes.Buffer
 	if err := r.Report(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"NOT THE RELEASED IMAGE", "walt.img  1.0 MB  abc", "root"} {
+	for _, want := range []string{"NOT THE RELEASED IMAGE", "walt.img  1.0 MB  abc", "root", "largest of 2 origins", "postgresql-17  3.0 MB\n  bash "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

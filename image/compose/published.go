@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,12 +63,19 @@ func (p *published) read(dir string) error {
 			return err
 		}
 	}
-	return nil
+	p.ukis[live], err = os.ReadFile(filepath.Join(dir, liveName))
+	if errors.Is(err, os.ErrNotExist) { // it is made on demand
+		return nil
+	}
+	return err
 }
 
 func (p *published) describe() (Signing, error) { return p.signing, nil }
 
 func (p *published) program(slot string, uki []byte) ([]byte, error) {
+	if p.ukis[slot] == nil {
+		return nil, fmt.Errorf("the published build has no UKI of slot %s", slot)
+	}
 	return sign.Copy(uki, p.ukis[slot])
 }
 

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -27,7 +28,17 @@ func (r *Result) Report(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(m.Sizes)) {
 		fmt.Fprintf(out, "  %s\t%s\n", name, megabytes(m.Sizes[name]))
 	}
+	largest := slices.SortedFunc(maps.Keys(m.Content), func(a, b string) int {
+		return cmp.Or(cmp.Compare(m.Content[b], m.Content[a]), cmp.Compare(a, b))
+	})
+	fmt.Fprintf(out, "largest of %d origins in the root, all in %s:\n", len(largest), manifestName)
+	for _, origin := range largest[:min(len(largest), shown)] {
+		fmt.Fprintf(out, "  %s\t%s\n", origin, megabytes(m.Content[origin]))
+	}
 	return out.Flush()
 }
+
+// shown is how many origins the report lists.
+const shown = 12
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -78,9 +78,9 @@ func (o owner) manifest(message []byte, comment string) ([]byte, error) {
 
 // ukis makes the UKIs of all slots and signs them.
 func (b *builder) ukis(k *kernel, initrd []byte, system *rootSlot) (map[string][]byte, error) {
-	stub, err := os.ReadFile(b.toolbox.Path(uki.StubName(b.Inputs.Appliance.Debian.Architecture)))
+	stub, err := b.stub()
 	if err != nil {
-		return nil, fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
+		return nil, err
 	}
 	signed := map[string][]byte{}
 	for _, slot := range slots {
@@ -95,6 +95,15 @@ func (b *builder) ukis(k *kernel, initrd []byte, system *rootSlot) (map[string][
 		}
 	}
 	return signed, nil
+}
+
+// stub reads the program that unified kernel images begin with.
+func (b *builder) stub() ([]byte, error) {
+	content, err := os.ReadFile(b.toolbox.Path(uki.StubName(b.Inputs.Appliance.Debian.Architecture)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
+	}
+	return content, nil
 }
 
 // command is the kernel command line of a slot. As the UKI is signed, it says what to

@@ -50,7 +50,7 @@ func Verify(ctx context.Context, o Options) (*Verification, error) {
 	}
 	defer os.RemoveAll(scratch)
 	b.Progress.Say("building once more, elsewhere")
-	second, err := b.rebuild(ctx, scratch)
+	second, err := b.rebuild(ctx, scratch, first.Manifest.extras())
 	if err != nil {
 		return nil, fmt.Errorf("cannot build once more: %w", err)
 	}
@@ -92,7 +92,7 @@ func Compare(ctx context.Context, o Options, first, second *Result) ([]compare.D
 }
 
 // rebuild runs the builder of a copy of the sources in a process of its own.
-func (b *builder) rebuild(ctx context.Context, scratch string) (*Result, error) {
+func (b *builder) rebuild(ctx context.Context, scratch string, also []string) (*Result, error) {
 	source, out := filepath.Join(scratch, "another place"), filepath.Join(scratch, "out")
 	if err := copySource(b.Source, source); err != nil {
 		return nil, fmt.Errorf("cannot copy the sources: %w", err)
@@ -105,7 +105,8 @@ func (b *builder) rebuild(ctx context.Context, scratch string) (*Result, error) 
 	}
 	var messages bytes.Buffer
 	cmd := exec.CommandContext(ctx, "sh", "-c", `umask 077; exec "$0" "$@"`, program, "build",
-		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--output", out, "--signatures", b.Output)
+		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--output", out, "--signatures", b.Output,
+		"--also", strings.Join(also, ","))
 	cmd.Dir = filepath.Join(source, "services")
 	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "SOURCE_DATE_EPOCH=12345",
 		"GOAMD64=v3", "GOFLAGS=-trimpath=false", keys.FolderVariable+"="+filepath.Join(scratch, "no keys"))

@@ -365,43 +365,68 @@ func (l *Lock) Save(name string) error {
 	return os.Rename(temp.Name(), name)
 }
 
-// Changes lists in words what differs from an older lock.
+// Changes lists in words what differs from an older lock: versions, sizes of the files,
+// the files that are no longer fetched, sets that something has joined or left, and in the end how much
+// each set weighs.
 func (l *Lock) Changes(old *Lock) []string {
 	var list []string
-	compare := func(before, after map[string]string) {
-		for _, name := range sortedKeys(before, after) {
-			was, is := before[name], after[name]
-			switch {
-			case was == is:
-			case was == "":
-				list = append(list, fmt.Sprintf("+ %s %s", name, is))
-			case is == "":
-				list = append(list, fmt.Sprintf("- %s %s", name, was))
-			default:
-				list = append(list, fmt.Sprintf("  %s %s → %s", name, was, is))
-			}
+	before, after := old.entries(), l.entries()
+	for _, name := range sortedKeys(before, after) {
+		was, is := before[name], after[name]
+		switch {
+		case was.file == "":
+			list = append(list, fmt.Sprintf("+ %s %s (%s; %s)", name, is.version, megabytes(is.size), is.sets))
+		case is.file == "":
+			list = append(list, fmt.Sprintf("- %s %s (%s; %s), no longer fetched: %s", name, was.version, megabytes(was.size), was.sets, was.file))
+		case was.version != is.version || was.file != is.file:
+			list = append(list, fmt.Sprintf("  %s %s → %s (%s → %s)", name, was.version, is.version, megabytes(was.size), megabytes(is.size)))
+		case was.sets != is.sets:
+			list = append(list, fmt.Sprintf("  %s %s: %s → %s", name, is.version, was.sets, is.sets))
 		}
 	}
-	packages := func(l *Lock) map[string]string {
-		m := map[string]string{}
-		for _, p := range l.Packages {
-			m[p.Name] = p.Version
+	weights, now := old.weights(), l.weights()
+	for _, set := range sortedKeys(weights, now) {
+		if weights[set] != now[set] {
+			list = append(list, fmt.Sprintf("set %s: %s → %s", set, megabytes(weights[set]), megabytes(now[set])))
 		}
-		return m
 	}
-	wheels := func(l *Lock) map[string]string {
-		m := map[string]string{}
-		for _, w := range l.Wheels {
-			m["wheel "+w.Name] = w.Version
-		}
-		return m
-	}
-	compare(packages(old), packages(l))
-	compare(wheels(old), wheels(l))
 	return list
 }
 
-func sortedKeys(maps ...map[string]string) []string {
+// changed is what Changes says of a package or wheel.
+type changed struct {
+	version, file, sets string
+	size                int64
+}
+
+func (l *Lock) entries() map[string]changed {
+	m := map[string]changed{}
+	for _, p := range l.Packages {
+		m[p.Name] = changed{p.Version, p.Path, strings.Join(p.Sets, ", "), p.Size}
+	}
+	for _, w := range l.Wheels {
+		m["wheel "+w.Name] = changed{w.Version, w.File, "wheels/" + w.Set, w.Size}
+	}
+	return m
+}
+
+// weights are the bytes to fetch for each set.
+func (l *Lock) weights() map[string]int64 {
+	m := map[string]int64{}
+	for _, p := range l.Packages {
+		for _, set := range p.Sets {
+			m[set] += p.Size
+		}
+	}
+	for _, w := range l.Wheels {
+		m["wheels/"+w.Set] += w.Size
+	}
+	return m
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.2f MB", float64(n)/1e6) }
+
+func sortedKeys[T any](maps ...map[string]T) []string {
 	var keys []string
 	for _, m := range maps {
 		for k := range m {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,5 +150,42 @@ func link(t *testing.T, target, name string) {
 	}
 	if err := os.Symlink(target, name); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	old := &Lock{
+		Packages: []Package{
+			{Name: "a", Version: "1", Path: "pool/a_1.deb", Size: 1e6, Sets: []string{"root"}},
+			{Name: "b", Version: "1", Path: "pool/b_1.deb", Size: 2e6, Sets: []string{"boot", "root"}},
+			{Name: "c", Version: "1", Path: "pool/c_1.deb", Size: 3e6, Sets: []string{"root"}},
+			{Name: "same", Version: "1", Path: "pool/same_1.deb", Size: 1, Sets: []string{"root"}},
+		},
+		Wheels: []Wheel{{Set: "client", Name: "w", Version: "1", File: "w-1.whl", Size: 1e6}},
+	}
+	now := &Lock{
+		Packages: []Package{
+			{Name: "b", Version: "2", Path: "pool/b_2.deb", Size: 2.5e6, Sets: []string{"boot", "root"}},
+			{Name: "c", Version: "1", Path: "pool/c_1.deb", Size: 3e6, Sets: []string{"tool/lab"}},
+			{Name: "d", Version: "1", Path: "pool/d_1.deb", Size: 1e4, Sets: []string{"root"}},
+			{Name: "same", Version: "1", Path: "pool/same_1.deb", Size: 1, Sets: []string{"root"}},
+		},
+		Wheels: []Wheel{{Set: "client", Name: "w", Version: "0", File: "w-0.whl", Size: 1e6}},
+	}
+	want := []string{
+		"- a 1 (1.00 MB; root), no longer fetched: pool/a_1.deb",
+		"  b 1 → 2 (2.00 MB → 2.50 MB)",
+		"  c 1: root → tool/lab",
+		"+ d 1 (0.01 MB; root)",
+		"  wheel w 1 → 0 (1.00 MB → 1.00 MB)",
+		"set boot: 2.00 MB → 2.50 MB",
+		"set root: 6.00 MB → 2.51 MB",
+		"set tool/lab: 0.00 MB → 3.00 MB",
+	}
+	if got := now.Changes(old); !slices.Equal(got, want) {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+	if got := now.Changes(now); len(got) > 0 {
+		t.Errorf("nothing changed, but %q", got)
 	}
 }

@@ -320,13 +320,23 @@ func (t *Tree) Dedupe(minimum int) (saved int64) {
 
 // Size returns the bytes of all regular files, hard links counted once.
 func (t *Tree) Size() (total int64) {
+	for _, size := range t.Origins() {
+		total += size
+	}
+	return total
+}
+
+// Origins returns the bytes of regular files by where they come from, hard links
+// counted once.
+func (t *Tree) Origins() map[string]int64 {
+	sizes := map[string]int64{}
 	seen := map[*File]bool{}
 	t.Walk(func(_ string, f *File) error {
-		if !seen[f] {
+		if !seen[f] && len(f.Content) > 0 {
 			seen[f] = true
-			total += int64(len(f.Content))
+			sizes[f.Origin] += int64(len(f.Content))
 		}
 		return nil
 	})
-	return total
+	return sizes
 }

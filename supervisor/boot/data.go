@@ -21,6 +21,9 @@ func (s *state) prepareData() error {
 			return fmt.Errorf("cannot mount %s in the new root: %w", m.Target, err)
 		}
 	}
+	if s.name == live {
+		return nil
+	}
 	var err error
 	if s.data, err = disk.EnsureData(s.root.Disk); err != nil {
 		return err
@@ -86,6 +89,10 @@ func inRoot(command ...string) (output string, err error) {
 
 func (s *state) mountData() error {
 	target := Sysroot + "/var"
+	if s.name == live {
+		s.console.Alarm("this is a live system: its data is in memory, and lost when it stops")
+		return Mount{"tmpfs", target, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"}.Do()
+	}
 	// Other programs may not trust an ext4 that ran into errors; neither does the kernel.
 	m := Mount{s.data.Device, target, "ext4", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME, "errors=remount-ro"}
 	if err := m.Do(); err != nil {

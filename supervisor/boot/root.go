@@ -84,8 +84,13 @@ func openLoader() (*kmod.Loader, error) {
 }
 
 // findRoot waits for a partition of the wanted name whose hash tree is the expected one:
-// an installation medium may hold a partition of the same name as the disk.
-func (s *state) findRoot() error {
+// an installation medium may hold a partition of the same name as the disk. The root of
+// a live system came with the initramfs.
+func (s *state) findRoot() (err error) {
+	if s.name == live {
+		s.root, err = s.openLive()
+		return err
+	}
 	events, err := uevent.Listen()
 	if err != nil {
 		return err
