@@ -147,7 +147,7 @@ func writeISO(ctx context.Context, b *builder, w io.Writer) error {
 	}
 	stamp := b.time.Format("2006010215040500")
 	cmd := b.toolbox.Command(ctx, "xorriso", "-no_rc", "-as", "mkisofs", "-quiet", "-o", iso, "-V", "WALT", "-R",
-		"--modification-date="+stamp, "--gpt_disk_guid", gpt.DerivedGUID(b.seed("iso")).String(),
+		"--modification-date="+stamp, "--set_all_file_dates", stamp, "--gpt_disk_guid", gpt.DerivedGUID(b.seed("iso")).String(),
 		"-append_partition", "2", gpt.EFISystem.String(), esp, "-appended_part_as_gpt",
 		"-e", "--interval:appended_partition_2:all::", "-no-emul-boot", content)
 	cmd.Env = append(cmd.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.time.Unix()), "TZ=UTC")
