@@ -307,6 +307,24 @@ func TestInterfaceAppears(t *testing.T) {
 	svc.stop(t)
 }
 
+// TestInterfaceIsNamed: the site file may use a further name, which an interface gets a moment
+// after it appears.
+func TestInterfaceIsNamed(t *testing.T) {
+	if !nettest.Enter(t) {
+		return
+	}
+	needBridge(t)
+	const name = "enx5254000000ff"
+	svc := start(t, site(t, `network "walt-net" {
+		interface = "`+name+`"
+		ip        = "192.168.152.1/24"
+	}`), t.TempDir(), nil)
+	defer svc.stop(t)
+	cable(t, "eth1", "far1")
+	must(t, netlink.LinkAddAltName(link(t, "eth1"), name))
+	until(t, "the interface is used", func() bool { return inBridge(t, "eth1") })
+}
+
 func TestDHCP(t *testing.T) {
 	if !nettest.Enter(t) {
 		return

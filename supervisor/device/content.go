@@ -47,6 +47,9 @@ var formats = []format{
 	{at: 54, mark: "FAT1", uuid: 39, serial: 4, label: 43, length: 11},           // FAT12, FAT16
 }
 
+// partitioned is the mark of a GPT.
+const partitioned = "EFI PART"
+
 // btrfsLabel is where btrfs has its label.
 const (
 	btrfsMark   = "_BHRfS_M"
@@ -68,6 +71,9 @@ func ReadContent(r io.ReaderAt) (Content, error) {
 }
 
 func parseContent(head []byte) Content {
+	if string(part(head, 512, len(partitioned))) == partitioned {
+		return Content{} // names of partitions are where file systems have their marks
+	}
 	for _, f := range formats {
 		if string(part(head, f.at, len(f.mark))) != f.mark {
 			continue

@@ -233,6 +233,17 @@ func TestContentOfRealFileSystems(t *testing.T) {
 	}
 }
 
+func TestContentOfPartitionedDisk(t *testing.T) {
+	head := extHead("x")
+	if parseContent(head) == (Content{}) {
+		t.Fatal("the file system is not seen")
+	}
+	copy(head[512:], "EFI PART")
+	if c := parseContent(head); c != (Content{}) {
+		t.Errorf("a partition table is taken for %+v", c)
+	}
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
