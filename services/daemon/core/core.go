@@ -177,6 +177,7 @@ type tables struct {
 	topology []db.Topology
 	found    *positions // made of topology when it is asked for
 	poeOff   []db.PoEOff
+	vpn      []string  // MAC addresses
 	scanned  time.Time // last scan of the network since the start; zero: none
 }
 

@@ -12,7 +12,7 @@ import (
 func (t *tables) set(all db.Everything) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ports, t.topology, t.poeOff = all.SwitchPorts, all.Topology, all.PoEOff
+	t.ports, t.topology, t.poeOff, t.vpn = all.SwitchPorts, all.Topology, all.PoEOff, all.VPNMACs
 	t.found = nil
 }
 
@@ -24,6 +24,13 @@ func (t *tables) forget(mac string) {
 	t.topology = slices.DeleteFunc(t.topology, func(l db.Topology) bool { return l.MAC1 == mac || l.MAC2 == mac })
 	t.found = nil
 	t.poeOff = slices.DeleteFunc(t.poeOff, func(p db.PoEOff) bool { return p.MAC == mac })
+}
+
+// isVPN tells whether credentials of the VPN are for a MAC address.
+func (t *tables) isVPN(mac string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.vpn, mac)
 }
 
 // namePort records the name of a port; none if it is empty.

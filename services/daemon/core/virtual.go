@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -126,7 +127,7 @@ func (c *call) registerVirtual(name, image string) error {
 	if !found {
 		return text.Refuse("Failed: no address of the WalT network is free.\n")
 	}
-	sighting := registry.Sighting{VCI: "walt.node." + virtualModel, IP: ip, MAC: freeMAC(v), Name: name}
+	sighting := registry.Sighting{VCI: "walt.node." + virtualModel, IP: ip, MAC: c.freeMAC(rand.Reader), Name: name}
 	change, err := v.Register(sighting, func(string) bool { return true })
 	if err != nil {
 		return err
@@ -135,12 +136,16 @@ func (c *call) registerVirtual(name, image string) error {
 	return c.record(c, change)
 }
 
-// freeMAC makes an address for a virtual machine that no device has.
-func freeMAC(v *registry.View) string {
+// freeMAC makes an address for a virtual machine that no device has, nor one's end of the
+// VPN (node-protocols 6.1). A random source that fails is none.
+func (d *Daemon) freeMAC(random io.Reader) string {
+	v := d.registry.View()
 	for {
 		mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0}
-		rand.Read(mac[3:])
-		if v.ByMAC(mac.String()) == nil {
+		if _, err := io.ReadFull(random, mac[3:]); err != nil {
+			panic(err)
+		}
+		if v.ByMAC(mac.String()) == nil && !d.tables.isVPN(mac.String()) {
 			return mac.String()
 		}
 	}

@@ -125,6 +125,23 @@ func TestCreateVnode(t *testing.T) {
 	}
 }
 
+// TestFreeMAC: an address is another one than those of devices and of the VPN.
+func TestFreeMAC(t *testing.T) {
+	p := start(t, nil)
+	if mac := p.addVirtual(t, "vn1"); mac != "52:54:00:00:00:00" {
+		t.Fatal(mac)
+	}
+	p.tables.set(db.Everything{VPNMACs: []string{"52:54:00:00:00:03"}})
+	for drawn, want := range map[string]string{
+		"\x00\x00\x02":                         "52:54:00:00:00:02",
+		"\x00\x00\x00\x00\x00\x03\x00\x00\x04": "52:54:00:00:00:04",
+	} {
+		if got := p.freeMAC(strings.NewReader(drawn)); got != want {
+			t.Errorf("from % x: %s, want %s", drawn, got, want)
+		}
+	}
+}
+
 func TestCreateVnodeWhereItCannotRun(t *testing.T) {
 	h := newHypervisor()
 	var said []string // by worker machines only

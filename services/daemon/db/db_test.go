@@ -82,9 +82,11 @@ func texts(t testing.TB, c *db.Client, f db.LogFilter) []string {
 }
 
 func TestRegistry(t *testing.T) {
-	c, _ := dbtest.Client(t)
+	c, p := dbtest.Client(t)
 	ctx := t.Context()
 	populate(t, c)
+	_, err := p.Connect("walt").Exec(ctx, `INSERT INTO vpnauth (vpnmac, revoked) VALUES ('52:54:00:BB:BB:BB', true), ('52:54:00:aa:aa:aa', false)`)
+	must(t, err)
 	must(t, c.SaveSwitchPort(ctx, db.SwitchPort{MAC: switchMAC, Port: 3, Name: "old"}))
 	must(t, c.SaveSwitchPort(ctx, db.SwitchPort{MAC: switchMAC, Port: 3, Name: "uplink"}))
 	must(t, c.SaveSwitchPort(ctx, db.SwitchPort{MAC: switchMAC, Port: 4, Name: "gone"}))
@@ -106,6 +108,7 @@ func TestRegistry(t *testing.T) {
 		SwitchPorts: []db.SwitchPort{{MAC: switchMAC, Port: 3, Name: "uplink"}},
 		Topology:    []db.Topology{links[1], links[0]},
 		PoEOff:      []db.PoEOff{{MAC: switchMAC, Port: 3, Reason: "hard-reboot"}},
+		VPNMACs:     []string{"52:54:00:aa:aa:aa", "52:54:00:bb:bb:bb"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("LoadAll (-want +got):\n%s", diff)
@@ -119,7 +122,7 @@ func TestRegistry(t *testing.T) {
 	must(t, c.DeleteDevice(ctx, switchMAC))
 	got, err = c.LoadAll(ctx)
 	must(t, err)
-	if diff := cmp.Diff(db.Everything{Devices: []db.Device{changed, server}, Images: want.Images}, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(db.Everything{Devices: []db.Device{changed, server}, Images: want.Images, VPNMACs: want.VPNMACs}, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("LoadAll after changes (-want +got):\n%s", diff)
 	}
 }

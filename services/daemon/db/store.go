@@ -179,14 +179,22 @@ func (s *store) loadAll(ctx context.Context) (all wireEverything, err error) {
 		if all.PoEOff, err = rows[PoEOff](ctx, tx, `SELECT mac, port, coalesce(reason, '') FROM poeoff WHERE mac IS NOT NULL AND port IS NOT NULL ORDER BY mac, port`); err != nil {
 			return err
 		}
-		images, err := tx.Query(ctx, `SELECT fullname FROM images ORDER BY fullname`)
-		if err != nil {
+		if all.Images, err = texts(ctx, tx, `SELECT fullname FROM images ORDER BY fullname`); err != nil {
 			return err
 		}
-		all.Images, err = pgx.CollectRows(images, pgx.RowTo[string])
+		all.VPNMACs, err = texts(ctx, tx, `SELECT lower(vpnmac) FROM vpnauth ORDER BY 1`)
 		return err
 	}))
 	return all, err
+}
+
+// texts reads a result of one column.
+func texts(ctx context.Context, tx pgx.Tx, query string) ([]string, error) {
+	r, err := tx.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(r, pgx.RowTo[string])
 }
 
 // rows reads a result into structs by the position of their fields.

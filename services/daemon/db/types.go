@@ -93,4 +93,5 @@ type Everything struct {
 	SwitchPorts []SwitchPort
 	Topology    []Topology
 	PoEOff      []PoEOff
+	VPNMACs     []string // that credentials of the VPN are for, revoked ones too; sorted
 }

@@ -33,6 +33,7 @@ type wireEverything struct {
 	SwitchPorts []SwitchPort
 	Topology    []wireTopology
 	PoEOff      []PoEOff
+	VPNMACs     []string
 }
 
 type wireCheckpoint struct {
@@ -110,7 +111,7 @@ func plainNumbers(v any) any {
 }
 
 func (w wireEverything) everything() (Everything, error) {
-	e := Everything{Images: w.Images, SwitchPorts: w.SwitchPorts, PoEOff: w.PoEOff}
+	e := Everything{Images: w.Images, SwitchPorts: w.SwitchPorts, PoEOff: w.PoEOff, VPNMACs: w.VPNMACs}
 	for _, wd := range w.Devices {
 		d, err := wd.device()
 		if err != nil {
