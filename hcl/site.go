@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
@@ -189,9 +190,13 @@ var (
 	interfaceName     = regexp.MustCompile(`^[^\s/:]{1,15}$`)
 	networkName       = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 	registryLabel     = regexp.MustCompile(`^[a-z0-9-]+$`)
-	bcryptHash        = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}$`)
 	ageText           = regexp.MustCompile(`^[1-9][0-9]{0,5}[hdwy]$`)
 )
+
+// bcryptHash is compiled when it is needed: it is large, and most programs read no site file.
+var bcryptHash = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}$`)
+})
 
 // ParseSite decodes and checks a site file.
 func ParseSite(src []byte, name string) (*Site, error) {
@@ -324,7 +329,7 @@ func (s *Site) check(d *document) {
 			d.refuse(&file, "Invalid ssh", "authorized_keys holds %q; write one public key line each, as \"ssh-ed25519 AAAA... comment\".", key)
 		}
 	}
-	if hash := s.Console.PasswordHash; hash != "" && !bcryptHash.MatchString(hash) {
+	if hash := s.Console.PasswordHash; hash != "" && !bcryptHash().MatchString(hash) {
 		d.refuse(&file, "Invalid console", "password_hash is no hash of bcrypt; write what `waltctl password` prints.")
 	}
 	if s.Logs.MaxAge != "" && !ageText.MatchString(s.Logs.MaxAge) {

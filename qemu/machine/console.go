@@ -17,19 +17,22 @@ const (
 	maxAttached = 256      // chunks waiting for an attached reader; it loses what is more
 )
 
-// Failures are what no console of a healthy machine shows.
-var Failures = []*regexp.Regexp{
-	regexp.MustCompile(`Kernel panic`),
-	regexp.MustCompile(`\bOops\b`),
-	regexp.MustCompile(`\bBUG: `),
-	regexp.MustCompile(`Out of memory`),
-	regexp.MustCompile(`verity.*(corrupt|I/O error|verification failed)`),
-	regexp.MustCompile(`EXT4-fs error|EROFS.*error`),
-	regexp.MustCompile(`walt: fatal`),
-	regexp.MustCompile(`walt: \S+: FAILED: .*given up`),
-	regexp.MustCompile(`No bootable device\.\s*$`), // a BIOS that does not retry
-	regexp.MustCompile(`BdsDxe: No bootable option`),
-}
+// failures are what no console of a healthy machine shows. Programs that start none, but
+// hold this package, do without.
+var failures = sync.OnceValue(func() []*regexp.Regexp {
+	return []*regexp.Regexp{
+		regexp.MustCompile(`Kernel panic`),
+		regexp.MustCompile(`\bOops\b`),
+		regexp.MustCompile(`\bBUG: `),
+		regexp.MustCompile(`Out of memory`),
+		regexp.MustCompile(`verity.*(corrupt|I/O error|verification failed)`),
+		regexp.MustCompile(`EXT4-fs error|EROFS.*error`),
+		regexp.MustCompile(`walt: fatal`),
+		regexp.MustCompile(`walt: \S+: FAILED: .*given up`),
+		regexp.MustCompile(`No bootable device\.\s*$`), // a BIOS that does not retry
+		regexp.MustCompile(`BdsDxe: No bootable option`),
+	}
+})
 
 // Console is what a machine wrote on its serial line, in lines without colour and
 // cursor sequences, and the way to type on it.
@@ -241,7 +244,7 @@ func (c *Console) endLine() {
 		c.lines = append(c.lines[:0], c.lines[maxLines/2:]...)
 	}
 	c.lines = append(c.lines, line)
-	if c.failure == nil && matches(Failures, line) && !matches(c.allowed, line) {
+	if c.failure == nil && matches(failures(), line) && !matches(c.allowed, line) {
 		c.failure = &Failure{Machine: c.name, Line: line, After: after}
 	}
 }

@@ -88,7 +88,7 @@ func parseParts(manifest, config []byte) (p parts, err error) {
 	parent := ""
 	for n, diff := range c.RootFS.DiffIDs {
 		sum, ok := strings.CutPrefix(diff, "sha256:")
-		if !ok || !digestHex.MatchString(sum) {
+		if !ok || !digestHex().MatchString(sum) {
 			return p, fmt.Errorf("its layer %d has digest %.80q, which is none", n, diff)
 		}
 		l := part{id: sum, parent: parent, diff: diff, compressed: m.Layers[n].Digest, size: m.Layers[n].Size}

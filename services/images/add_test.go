@@ -316,7 +316,7 @@ func FuzzParts(f *testing.F) {
 			return
 		}
 		for _, l := range p.layers {
-			if !digestHex.MatchString(l.id) {
+			if !digestHex().MatchString(l.id) {
 				t.Errorf("layer %q", l.id)
 			}
 		}

@@ -268,7 +268,7 @@ func (m *Manager) remove(ctx context.Context, id string) error {
 		s.images = slices.DeleteFunc(s.images, func(i *storedImage) bool { return i.ID == id })
 		return nil
 	})
-	if err == nil && !shipped && digestHex.MatchString(id) {
+	if err == nil && !shipped && digestHex().MatchString(id) {
 		err = os.RemoveAll(filepath.Join(m.config.Store, "overlay-images", id))
 	}
 	if err == nil {
@@ -325,7 +325,7 @@ func (m *Manager) removeLayers(ctx context.Context) error {
 	var gone []string
 	records = slices.DeleteFunc(records, func(r map[string]json.RawMessage) bool {
 		var id string
-		if json.Unmarshal(r["id"], &id) != nil || needed[id] || !digestHex.MatchString(id) {
+		if json.Unmarshal(r["id"], &id) != nil || needed[id] || !digestHex().MatchString(id) {
 			return false
 		}
 		gone = append(gone, id)

@@ -271,7 +271,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // Forget deletes what a node stored on the server. It is to be called when a device is
 // forgotten, and only then, after a Reconcile without it.
 func (m *Manager) Forget(ctx context.Context, mac string) error {
-	if !macAddress.MatchString(mac) {
+	if !macAddress().MatchString(mac) {
 		return fmt.Errorf("cannot forget device %q: not a MAC address", mac)
 	}
 	return m.exclusive(ctx, func() error {

@@ -153,7 +153,7 @@ func (m *Manager) findMounts() (map[string]bool, error) {
 	for _, o := range all {
 		rest, _ := strings.CutPrefix(o.point, folder+"/")
 		id, name, _ := strings.Cut(rest, "/")
-		if name != "fs" || !digestHex.MatchString(id) {
+		if name != "fs" || !digestHex().MatchString(id) {
 			continue
 		}
 		if !strings.Contains(o.options, "nfs_export=on") && !found[id] {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/waltos/waltos/services/internal/pattern"
 	"github.com/waltos/waltos/services/node/layout"
 )
 
@@ -209,8 +210,8 @@ func (p *preparation) environment() error {
 }
 
 var (
-	ptpMode     = regexp.MustCompile(`(?m)^\s*ptpengine:ip_mode\s*=.*$`)
-	ptpInterval = regexp.MustCompile(`(?m)^\s*ptpengine:log_delayreq_interval\s*=\s*(-?\d*).*$`)
+	ptpMode     = pattern.Lazy(`(?m)^\s*ptpengine:ip_mode\s*=.*$`)
+	ptpInterval = pattern.Lazy(`(?m)^\s*ptpengine:log_delayreq_interval\s*=\s*(-?\d*).*$`)
 )
 
 // ptpd limits the traffic of the PTP daemon.
@@ -223,10 +224,10 @@ func (p *preparation) ptpd() error {
 	if err != nil {
 		return err
 	}
-	text := setLine(string(old), ptpMode, "ptpengine:ip_mode=hybrid")
-	found := ptpInterval.FindStringSubmatch(text)
+	text := setLine(string(old), ptpMode(), "ptpengine:ip_mode=hybrid")
+	found := ptpInterval().FindStringSubmatch(text)
 	if n, err := strconv.Atoi(strings.Join(found[min(1, len(found)):], "")); err != nil || n < 3 {
-		text = setLine(text, ptpInterval, "ptpengine:log_delayreq_interval=3")
+		text = setLine(text, ptpInterval(), "ptpengine:log_delayreq_interval=3")
 	}
 	return p.write(name, []byte(text), 0o644)
 }

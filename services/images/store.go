@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // maxMetadata bounds the files of a store that are read whole; images.json of a
@@ -68,7 +69,7 @@ type containerStore struct {
 	layers map[string]storedLayer
 }
 
-var digestHex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var digestHex = pattern.Lazy(`^[0-9a-f]{64}$`)
 
 // readStore reads a store; one that does not exist is empty. Its files are replaced
 // atomically by whoever changes them, and layers before the images that need them,
@@ -86,7 +87,7 @@ func readStore(dir string) (*containerStore, error) {
 		return nil, err
 	}
 	for _, l := range layers {
-		if digestHex.MatchString(l.ID) {
+		if digestHex().MatchString(l.ID) {
 			l.dir = filepath.Join(dir, "overlay", l.ID)
 			s.layers[l.ID] = l
 		}
@@ -176,7 +177,7 @@ func readCatalog(dirs []string, warn func(string, ...any)) (*catalog, error) {
 	}
 	for _, s := range c.stores {
 		for _, i := range s.images {
-			if _, known := c.images[i.ID]; known || !digestHex.MatchString(i.ID) {
+			if _, known := c.images[i.ID]; known || !digestHex().MatchString(i.ID) {
 				continue // a record of the same image in a store before counts
 			}
 			e, err := c.entry(s, i)

@@ -8,17 +8,17 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // The tree State/nodes (server-state 1.11) leads from what a node knows of itself
 // (MAC, address, name) to its image, boot files and storage.
 
-var macAddress = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
+var macAddress = pattern.Lazy(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
 
 // validName tells whether a text may stand as a name in a folder.
 func validName(s string) bool {
@@ -51,7 +51,7 @@ func owner(d Device) string {
 // image, or "" for another device.
 func (m *Manager) persistDir(d Device) string {
 	_, ok := m.inNetwork(d)
-	if d.Type != "node" || !ok || !macAddress.MatchString(d.MAC) || !validName(owner(d)) || strings.ContainsAny(owner(d), " \t\"\\#()") {
+	if d.Type != "node" || !ok || !macAddress().MatchString(d.MAC) || !validName(owner(d)) || strings.ContainsAny(owner(d), " \t\"\\#()") {
 		return ""
 	}
 	return filepath.Join(m.nodes(), d.MAC, "persist_dirs", owner(d))
@@ -77,7 +77,7 @@ func (m *Manager) wantedTree(devices []Device) (links map[string]string, folders
 			continue
 		}
 		taken[ip] = true
-		if !macAddress.MatchString(d.MAC) {
+		if !macAddress().MatchString(d.MAC) {
 			continue
 		}
 		dashes := strings.ReplaceAll(d.MAC, ":", "-")
@@ -170,7 +170,7 @@ func removeUnwanted(root *os.Root, links map[string]string, folders map[string]b
 			if _, wanted := links[name]; !wanted {
 				err = errors.Join(err, root.Remove(name))
 			}
-		case e.IsDir() && macAddress.MatchString(name):
+		case e.IsDir() && macAddress().MatchString(name):
 			for _, link := range ours {
 				at := path.Join(name, link)
 				info, statErr := root.Lstat(at)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/bootfile"
+	"github.com/waltos/waltos/services/internal/pattern"
 	"github.com/waltos/waltos/services/internal/quota"
 )
 
@@ -182,8 +183,8 @@ func describe(err error) (code uint16, text string) {
 
 // Names of old boot media (node-protocols 1.3).
 var (
-	oldUboot = regexp.MustCompile(`boot/rpi-.*\.uboot`)
-	oldIPXE  = regexp.MustCompile(`boot/pc-x86-64.ipxe`)
+	oldUboot = pattern.Lazy(`boot/rpi-.*\.uboot`)
+	oldIPXE  = pattern.Lazy(`boot/pc-x86-64.ipxe`)
 )
 
 // replaceFirst replaces the first match only.
@@ -212,7 +213,7 @@ func (s *Server) find(client netip.Addr, name string) (*os.File, fs.FileInfo, er
 	if strings.Contains(name, "undionly") { // never one of an image
 		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	name = replaceFirst(oldUboot, name, "start.uboot")
-	name = replaceFirst(oldIPXE, name, "start.ipxe")
+	name = replaceFirst(oldUboot(), name, "start.uboot")
+	name = replaceFirst(oldIPXE(), name, "start.ipxe")
 	return s.cfg.Tree.Open(client, name)
 }

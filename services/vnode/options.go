@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/waltos/waltos/qemu/machine"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Name is that of the command.
@@ -128,8 +128,8 @@ func (o *options) command(do func() error) *cobra.Command {
 
 // models are used in texts of a protocol, names in the options of QEMU.
 var (
-	modelForm    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	hostnameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
+	modelForm    = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	hostnameForm = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
 )
 
 // check refuses what makes no sense, and fills in the defaults that depend on the node.
@@ -139,7 +139,7 @@ func (o *options) check() error {
 		return fmt.Errorf("--mac %q is no MAC address", o.MAC)
 	}
 	o.MAC = mac.String()
-	if !modelForm.MatchString(o.Model) {
+	if !modelForm().MatchString(o.Model) {
 		return fmt.Errorf("--model %q is no model of a node", o.Model)
 	}
 	if o.dhcp {
@@ -178,7 +178,7 @@ func (o *options) check() error {
 
 // rename gives the node a name.
 func (i *identity) rename(name string) error {
-	if !hostnameForm.MatchString(name) {
+	if !hostnameForm().MatchString(name) {
 		return fmt.Errorf("--hostname %q is no name of a node", name)
 	}
 	i.Hostname = name

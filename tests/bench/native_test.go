@@ -52,7 +52,9 @@ func newDaemonOf(b *testing.B, nodes int, arguments ...string) *daemon {
 		commands: map[string]*exec.Cmd{}, arguments: arguments,
 	}
 	d.program = filepath.Join(d.folder, "services")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", d.program, source+"/services").CombinedOutput(); err != nil {
+	build := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", d.program, source+"/services")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the appliance's
+	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("cannot compile the services: %v\n%s", err, out)
 	}
 	d.site = filepath.Join(d.folder, "walt.hcl")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/settings"
 	"github.com/waltos/waltos/services/daemon/core/text"
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/internal/pattern"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -148,8 +148,8 @@ func (c *call) getDeviceConfigData() (any, error) {
 }
 
 var (
-	portName    = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
-	wholeNumber = regexp.MustCompile(`^-?[0-9]+$`)
+	portName    = pattern.Lazy(`^[a-zA-Z0-9-]+$`)
+	wholeNumber = pattern.Lazy(`^-?[0-9]+$`)
 )
 
 func (c *call) setPortConfig() (any, error) {
@@ -163,10 +163,10 @@ func (c *call) setPortConfig() (any, error) {
 	}
 	name, given := values["name"]
 	if given {
-		if !portName.MatchString(name) {
+		if !portName().MatchString(name) {
 			return c.fail(&text.Refusal{Text: text.BadPortName}, nil)
 		}
-		if wholeNumber.MatchString(name) {
+		if wholeNumber().MatchString(name) {
 			if n, err := strconv.ParseInt(name, 10, 64); err != nil || n != port {
 				return c.fail(text.ConfusingPortName(port), nil)
 			}

@@ -2,10 +2,10 @@ package core
 
 import (
 	"errors"
-	"regexp"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/internal/pattern"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -56,14 +56,14 @@ func (c *call) createImageBuildSession() (any, error) {
 }
 
 // clonableLink is what images can be cloned from: location, user, name and tag.
-var clonableLink = regexp.MustCompile(`^([^:/]+):[^:/]+/[^:/]+(:[^:/]+)?$`)
+var clonableLink = pattern.Lazy(`^([^:/]+):[^:/]+/[^:/]+(:[^:/]+)?$`)
 
 // cloneImage answers a name that is none as any other failure, where the clients of 10.0
 // get nothing they understand (CN-10).
 func (c *call) cloneImage() (any, error) {
 	failed := pickle.NewDict("status", "FAILED")
 	locations := c.cloneLocations()
-	parts := clonableLink.FindStringSubmatch(c.text("clonable_link"))
+	parts := clonableLink().FindStringSubmatch(c.text("clonable_link"))
 	if parts == nil || !contains(locations, parts[1]) {
 		return c.fail(text.InvalidLink(locations), failed)
 	}

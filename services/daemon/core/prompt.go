@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/terminal"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/pattern"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
@@ -142,7 +142,7 @@ func (s *stream) claim() (release func(), err error) {
 }
 
 // terminalName is the form of the names of terminals: one file name.
-var terminalName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,63}$`)
+var terminalName = pattern.Lazy(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,63}$`)
 
 // prompt runs a command for a client, in a terminal if the client has one
 // (client-api §3.4). Of the client's environment, the command gets TERM only (CN-17).
@@ -157,7 +157,7 @@ func (s *stream) prompt(p params, cmd *exec.Cmd) error {
 	}
 	name := "xterm"
 	if env, ok := p.get("env").(*pickle.Dict); ok {
-		if wanted := (params{env}).text("TERM"); terminalName.MatchString(wanted) {
+		if wanted := (params{env}).text("TERM"); terminalName().MatchString(wanted) {
 			name = wanted
 		}
 	}

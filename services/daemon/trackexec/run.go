@@ -7,12 +7,13 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Beginner is the process that begins runs.
@@ -31,7 +32,7 @@ const (
 	runLayout  = "060102-150405"
 )
 
-var runName = regexp.MustCompile(`^[0-9]{6}-[0-9]{6}$`)
+var runName = pattern.Lazy(`^[0-9]{6}-[0-9]{6}$`)
 
 // folder returns the folder to write to; "" if it is not there yet.
 func (w *writer) folder() (string, error) {
@@ -52,7 +53,7 @@ func (w *writer) folder() (string, error) {
 // given returns the folder that server-main has made for this process in the present run.
 func (w *writer) given() (string, error) {
 	name, err := os.Readlink(filepath.Join(w.Root, latestName))
-	if err != nil || !runName.MatchString(name) {
+	if err != nil || !runName().MatchString(name) {
 		return "", nil
 	}
 	run := filepath.Join(w.Root, name)
@@ -172,7 +173,7 @@ func removeRuns(root string, keep int, present string) error {
 	}
 	var runs []string
 	for _, f := range files {
-		if f.IsDir() && runName.MatchString(f.Name()) && f.Name() != present {
+		if f.IsDir() && runName().MatchString(f.Name()) && f.Name() != present {
 			runs = append(runs, f.Name())
 		}
 	}

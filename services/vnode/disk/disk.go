@@ -14,12 +14,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/waltos/waltos/services/atomicfile"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Spec describes a disk.
@@ -42,7 +42,7 @@ var templates = []string{none, ext4, fat32, hybridVolatile, hybridPersistent}
 // maxDisks is what one SCSI controller of QEMU has addresses for.
 const maxDisks = 255
 
-var form = regexp.MustCompile(`^([0-9]{1,6})([GT])(?:\[([^\[\]]*)\])?$`)
+var form = pattern.Lazy(`^([0-9]{1,6})([GT])(?:\[([^\[\]]*)\])?$`)
 
 // Parse reads "none" or a list as 8G,1T[template=ext4].
 func Parse(text string) ([]Spec, error) {
@@ -52,7 +52,7 @@ func Parse(text string) ([]Spec, error) {
 	var specs []Spec
 	// Options are parted by commas too, but there is only one, whose values have none.
 	for item := range strings.SplitSeq(text, ",") {
-		found := form.FindStringSubmatch(item)
+		found := form().FindStringSubmatch(item)
 		if found == nil {
 			return nil, fmt.Errorf("%q is no disk, such as 8G or 1T[template=ext4]", item)
 		}

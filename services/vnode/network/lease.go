@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Lease is what the DHCP server of the platform tells a node (node-protocols 6.6). While
@@ -99,7 +100,7 @@ func pair(bridge netlink.Link, mac net.HardwareAddr) (netlink.Link, error) {
 }
 
 // hostForm is what a name of a node may look like.
-var hostForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
+var hostForm = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
 
 func (l *Lease) request(ctx context.Context, class string) error {
 	dhcp, err := nclient4.New(l.end.Attrs().Name, nclient4.WithTimeout(answerTime), nclient4.WithRetry(attempts))
@@ -128,7 +129,7 @@ func (l *Lease) use(ack *dhcpv4.DHCPv4) error {
 		return errors.New("the server does not tell its address")
 	}
 	l.Hostname = ack.HostName()
-	if !hostForm.MatchString(l.Hostname) {
+	if !hostForm().MatchString(l.Hostname) {
 		return fmt.Errorf("the server does not tell a name of the node yet, but %.100q", l.Hostname)
 	}
 	l.IP, l.Server, l.Netmask = address.String(), server.String(), net.IP(mask).String()

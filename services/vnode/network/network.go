@@ -12,10 +12,11 @@ package network
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Platform is the network that every node is on.
@@ -29,8 +30,8 @@ type Spec struct {
 }
 
 var (
-	form        = regexp.MustCompile(`^([a-z][a-z-]*)(?:\[([^\[\]]*)\])?$`)
-	restriction = regexp.MustCompile(`^(lat|bw)=([0-9]{1,7})(ms|us|mbps|gbps)$`)
+	form        = pattern.Lazy(`^([a-z][a-z-]*)(?:\[([^\[\]]*)\])?$`)
+	restriction = pattern.Lazy(`^(lat|bw)=([0-9]{1,7})(ms|us|mbps|gbps)$`)
 )
 
 const (
@@ -63,7 +64,7 @@ func Parse(text string) ([]Spec, error) {
 }
 
 func parse(item string) (Spec, error) {
-	found := form.FindStringSubmatch(item)
+	found := form().FindStringSubmatch(item)
 	if found == nil {
 		return Spec{}, fmt.Errorf("%q is no network, such as home-net or home-net[lat=8ms,bw=100Mbps]", item)
 	}
@@ -75,7 +76,7 @@ func parse(item string) (Spec, error) {
 		return spec, nil
 	}
 	for option := range strings.SplitSeq(found[2], ",") {
-		parts := restriction.FindStringSubmatch(strings.ToLower(option))
+		parts := restriction().FindStringSubmatch(strings.ToLower(option))
 		n, unit := 0, ""
 		if parts != nil {
 			n, _ = strconv.Atoi(parts[2]) // seven digits

@@ -5,9 +5,10 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Neighbor is what a switch has heard by LLDP on one of its ports.
@@ -217,7 +218,7 @@ func joinTPLink(locals, types, ids, names []Row) []Neighbor {
 	return found
 }
 
-var lastDigits = regexp.MustCompile(`[0-9]+(?:[^0-9]*)$`)
+var lastDigits = pattern.Lazy(`[0-9]+(?:[^0-9]*)$`)
 
 // tpLinkInterfaces returns the ifIndex of each port: the number of a port is the last
 // group of digits of its name.
@@ -229,7 +230,7 @@ func tpLinkInterfaces(locals []Row) map[int]int {
 		if !ok || len(text) > maxText {
 			continue
 		}
-		digits := strings.TrimRightFunc(lastDigits.FindString(string(text)), func(r rune) bool { return r < '0' || r > '9' })
+		digits := strings.TrimRightFunc(lastDigits().FindString(string(text)), func(r rune) bool { return r < '0' || r > '9' })
 		port, err := strconv.ParseInt(digits, 10, 32)
 		if err != nil || port < 1 || interfaces[int(port)] != 0 || len(interfaces) == maxPorts {
 			continue

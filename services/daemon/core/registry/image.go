@@ -1,10 +1,10 @@
 package registry
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // DefaultImage is the full name of the image that free nodes of a model boot.
@@ -27,7 +27,7 @@ func SplitImageName(fullName string) (owner, name string) {
 	return owner, strings.TrimSuffix(name, ":latest")
 }
 
-var imageNameCharacters = regexp.MustCompile(`^[a-z0-9-]+$`)
+var imageNameCharacters = pattern.Lazy(`^[a-z0-9-]+$`)
 
 // CheckImageName refuses what cannot name an image (I4, I5). Unlike 10.0 it also refuses
 // an empty name or tag, which no registry accepts (CN-30).
@@ -36,7 +36,7 @@ func CheckImageName(name string) error {
 		return &text.Refusal{Text: text.DefaultReserved}
 	}
 	repository, tag, tagged := strings.Cut(name, ":")
-	if !imageNameCharacters.MatchString(repository) || tagged && !imageNameCharacters.MatchString(tag) {
+	if !imageNameCharacters().MatchString(repository) || tagged && !imageNameCharacters().MatchString(tag) {
 		return &text.Refusal{Text: text.BadImageName}
 	}
 	return nil

@@ -2,15 +2,15 @@ package registry
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 var (
-	deviceName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]+$`)
-	notInName  = regexp.MustCompile(`[^a-zA-Z0-9-]+`)
+	deviceName = pattern.Lazy(`^[a-zA-Z][a-zA-Z0-9-]+$`)
+	notInName  = pattern.Lazy(`[^a-zA-Z0-9-]+`)
 )
 
 // reserved are the names that commands understand otherwise.
@@ -33,13 +33,13 @@ func (v *View) CheckNewName(name string) error {
 
 // ValidName tells whether a device can have that name.
 func ValidName(name string) bool {
-	return len(name) <= 63 && deviceName.MatchString(name) && !reserved[name]
+	return len(name) <= 63 && deviceName().MatchString(name) && !reserved[name]
 }
 
 // cleanName makes a valid name of what a device calls itself, or returns "".
 func cleanName(proposed string) string {
 	proposed, _, _ = strings.Cut(proposed, ".")
-	proposed = notInName.ReplaceAllString(proposed, "-")
+	proposed = notInName().ReplaceAllString(proposed, "-")
 	if !ValidName(proposed) {
 		return ""
 	}

@@ -15,11 +15,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 const (
@@ -71,7 +71,7 @@ func (s SSH) Command(ctx context.Context, program string, args ...string) *exec.
 	return cmd
 }
 
-var loginName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.-]*\$?$`)
+var loginName = pattern.Lazy(`^[a-zA-Z_][a-zA-Z0-9_.-]*\$?$`)
 
 // Shell is the command that opens a shell on a device, for a user or ("") for that of the
 // server. The host keys that the device shows now are trusted, for this connection only;
@@ -82,7 +82,7 @@ func (s SSH) Shell(ctx context.Context, ip, user string) (cmd *exec.Cmd, clean f
 	}
 	target := ip
 	if user != "" {
-		if !loginName.MatchString(user) {
+		if !loginName().MatchString(user) {
 			return nil, nil, fmt.Errorf("%q is not a login name", user)
 		}
 		target = user + "@" + ip

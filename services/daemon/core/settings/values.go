@@ -2,13 +2,13 @@ package settings
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // valueText is how a value is shown.
@@ -64,10 +64,10 @@ func natural(value string) (int64, bool) {
 	return n, err == nil && n >= 0
 }
 
-var ram = regexp.MustCompile(`^[0-9]+[MG]$`)
+var ram = pattern.Lazy(`^[0-9]+[MG]$`)
 
 func parseRAM(_ *request, value string) (any, error) {
-	if !ram.MatchString(value) {
+	if !ram().MatchString(value) {
 		return nil, text.Refuse("Failed: '%s' is not a valid value for ram (expecting for instance 512M or 1G).\n", value)
 	}
 	return value, nil
@@ -109,9 +109,9 @@ func parseBootTimeout(_ *request, value string) (any, error) {
 }
 
 var (
-	disk          = regexp.MustCompile(`^[0-9]+[GT](?:\[[^\[\]]*\])?$`)
-	network       = regexp.MustCompile(`^([a-z][a-z-]*)(?:\[[^\[\]]*\])?$`)
-	restriction   = regexp.MustCompile(`^(?i:lat=[0-9]+(?:ms|us)|bw=[0-9]+(?:Gbps|Mbps))$`)
+	disk          = pattern.Lazy(`^[0-9]+[GT](?:\[[^\[\]]*\])?$`)
+	network       = pattern.Lazy(`^([a-z][a-z-]*)(?:\[[^\[\]]*\])?$`)
+	restriction   = pattern.Lazy(`^(?i:lat=[0-9]+(?:ms|us)|bw=[0-9]+(?:Gbps|Mbps))$`)
 	diskTemplates = []string{"none", "ext4", "fat32", "hybrid-boot-v", "hybrid-boot-p"}
 )
 
@@ -123,7 +123,7 @@ func parseDisks(_ *request, value string) (any, error) {
 		return value, nil
 	}
 	for _, item := range splitItems(value) {
-		if !disk.MatchString(item) {
+		if !disk().MatchString(item) {
 			return refuse("Could not parse disks value '%s'.", value)
 		}
 		for _, option := range options(item) {
@@ -145,12 +145,12 @@ func parseNetworks(_ *request, value string) (any, error) {
 	}
 	var names []string
 	for _, item := range splitItems(value) {
-		found := network.FindStringSubmatch(item)
+		found := network().FindStringSubmatch(item)
 		if found == nil {
 			return refuse("Could not parse networks value '%s'.", value)
 		}
 		for _, option := range options(item) {
-			if !restriction.MatchString(option) {
+			if !restriction().MatchString(option) {
 				return refuse("'%s' is not a valid network resource restriction.", option)
 			}
 		}

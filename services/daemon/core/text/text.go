@@ -5,11 +5,12 @@ package text
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
 // Noun names what the items of a sentence are.
@@ -28,7 +29,7 @@ var (
 
 // variants is a word followed by its plural, as "is(are)". The word may be empty, but
 // only right after a word boundary: a parenthesis after a blank is left alone.
-var variants = regexp.MustCompile(`\b(\w*)\(([^)]*)\)`)
+var variants = pattern.Lazy(`\b(\w*)\(([^)]*)\)`)
 
 // place stands for the names of the items while the sentence is capitalised; it cannot
 // occur in a name.
@@ -48,7 +49,7 @@ func About(template string, items []string, noun Noun, word string) string {
 	if len(items) == 1 {
 		chosen = "$1"
 	}
-	sentence := variants.ReplaceAllString(template, chosen)
+	sentence := variants().ReplaceAllString(template, chosen)
 	names := slices.Sorted(slices.Values(items))
 	var designation string
 	switch {

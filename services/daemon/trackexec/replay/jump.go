@@ -2,12 +2,13 @@ package replay
 
 import (
 	"errors"
-	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/waltos/waltos/services/internal/pattern"
 )
 
-var relative = regexp.MustCompile(`^([+-])([0-9]{1,9})([smhd])$`)
+var relative = pattern.Lazy(`^([+-])([0-9]{1,9})([smhd])$`)
 
 var units = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 
@@ -16,7 +17,7 @@ var errJump = errors.New("write HH:MM:SS.f, YYYY-MM-DD, or ±<n>[smhd]")
 // parseJump returns the moment that a text names: a time on the present day, a day, or so
 // much after or before now.
 func parseJump(text string, now time.Time) (time.Time, error) {
-	if m := relative.FindStringSubmatch(text); m != nil {
+	if m := relative().FindStringSubmatch(text); m != nil {
 		n, err := strconv.Atoi(m[1] + m[2])
 		if err != nil || n > 100_000 && m[3] == "d" || n < -100_000 && m[3] == "d" {
 			return time.Time{}, errJump
