@@ -3,7 +3,8 @@
 // partition, and becomes the init of that root.
 //
 // Parameters: walt.root=PARTITION-NAME, walt.verity=ROOT,SALT,BLOCKS,HASHSTART (see package
-// verity), panic=SECONDS. There is no way to boot an unverified root. With Secure Boot the
+// verity), panic=SECONDS; walt.release=KEY is for others: who may sign upgrades (a key of
+// minisign). There is no way to boot an unverified root. With Secure Boot the
 // command line is that of the signed UKI: systemd-stub then drops what a boot loader
 // passes. Yet it appends what the firmware's tables (SMBIOS) ask for, so of the
 // parameters that say what to trust the first one counts.
@@ -178,7 +179,7 @@ func (s *state) sealed(name string) (value string, ok bool) {
 	return all[0], true
 }
 
-// Parameter returns the value of a kernel parameter; the last one counts.
+// Parameter returns the value of a kernel parameter; the last one counts, of ours the first.
 func Parameter(name string) (value string, ok bool) {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -191,6 +192,9 @@ func parameter(line, name string) (value string, ok bool) {
 	all := values(line, name)
 	if len(all) == 0 {
 		return "", false
+	}
+	if strings.HasPrefix(name, "walt.") {
+		return all[0], true
 	}
 	return all[len(all)-1], true
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestParameter(t *testing.T) {
-	const line = "console=tty0 quiet panic=10 walt.root=root-a panic=5 name=\"q\"\n"
+	const line = "console=tty0 quiet panic=10 walt.root=root-a panic=5 name=\"q\" walt.root=evil\n"
 	for name, want := range map[string]string{"panic": "5", "walt.root": "root-a", "name": "q", "console": "tty0"} {
 		if got, ok := parameter(line, name); !ok || got != want {
 			t.Errorf("%s is %q, %v", name, got, ok)
@@ -37,6 +37,17 @@ func TestSecureBoot(t *testing.T) {
 	}
 	if _, err := readSecureBoot(dir); err == nil {
 		t.Error("a variable of one byte was read")
+	}
+	noted := filepath.Join(dir, "data")
+	for value, want := range map[byte]bool{secureBootEnabled: true, 2: false, 0: false} {
+		page := make([]byte, 4096)
+		page[secureBootAt] = value
+		if err := os.WriteFile(noted, page, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if on, err := notedSecureBoot(noted); err != nil || on != want {
+			t.Errorf("value %d is %v, %v", value, on, err)
+		}
 	}
 	if on, err := readSecureBoot(t.TempDir()); err != nil || on {
 		t.Errorf("without the variable: %v, %v", on, err)

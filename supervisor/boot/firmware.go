@@ -16,26 +16,26 @@ const efiVariables = "/sys/firmware/efi/efivars"
 // loads (UEFI 2.10 §3.3).
 const secureBoot = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
+// bootParameters is what the kernel's EFI stub noted on x86 (Linux
+// Documentation/arch/x86/zero-page.rst). Reading the variables instead takes an emulated
+// firmware two seconds.
+const bootParameters = "/sys/kernel/boot_params/data"
+
+const (
+	secureBootAt      = 0x1ec
+	secureBootEnabled = 3 // enum efi_secureboot_mode
+)
+
 // readFirmware says whether Secure Boot is on. Nothing depends on it: a firmware that does not
 // tell is no reason not to boot.
 func (s *state) readFirmware() error {
 	if _, err := os.Stat("/sys/firmware/efi"); err != nil {
 		return nil // a BIOS, or no firmware at all
 	}
-	loader, err := openLoader()
-	if err == nil {
-		err = loader.Load("efivarfs")
+	on, err := notedSecureBoot(bootParameters)
+	if errors.Is(err, os.ErrNotExist) {
+		on, err = askSecureBoot()
 	}
-	if err != nil {
-		s.console.Say("cannot read firmware settings: %v", err)
-		return nil
-	}
-	if err := (Mount{"efivarfs", efiVariables, "efivarfs", safe | unix.MS_RDONLY, ""}).Do(); err != nil {
-		s.console.Say("cannot read firmware settings: %v", err)
-		return nil
-	}
-	defer unix.Unmount(efiVariables, unix.MNT_DETACH)
-	on, err := readSecureBoot(efiVariables)
 	switch {
 	case err != nil:
 		s.console.Say("cannot read firmware settings: %v", err)
@@ -45,6 +45,33 @@ func (s *state) readFirmware() error {
 		s.console.Say("Secure Boot is off")
 	}
 	return nil
+}
+
+func notedSecureBoot(file string) (on bool, err error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return false, err
+	}
+	if len(content) <= secureBootAt {
+		return false, errors.New("the boot parameters are cut off")
+	}
+	return content[secureBootAt] == secureBootEnabled, nil
+}
+
+// askSecureBoot asks the firmware.
+func askSecureBoot() (on bool, err error) {
+	loader, err := openLoader()
+	if err != nil {
+		return false, err
+	}
+	if err := loader.Load("efivarfs"); err != nil {
+		return false, err
+	}
+	if err := (Mount{"efivarfs", efiVariables, "efivarfs", safe | unix.MS_RDONLY, ""}).Do(); err != nil {
+		return false, err
+	}
+	defer unix.Unmount(efiVariables, unix.MNT_DETACH)
+	return readSecureBoot(efiVariables)
 }
 
 // readSecureBoot reads the variable: four bytes of attributes, one of value. A
