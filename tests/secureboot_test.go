@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/image/bundle"
-	"github.com/waltos/waltos/image/fat"
+	"github.com/waltos/waltos/image/esp"
 	"github.com/waltos/waltos/image/gpt"
 	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/keys"
@@ -27,6 +27,7 @@ import (
 	"github.com/waltos/waltos/image/qcow2"
 	"github.com/waltos/waltos/image/sign"
 	"github.com/waltos/waltos/image/tree"
+	"github.com/waltos/waltos/image/uki"
 	"github.com/waltos/waltos/qemu/machine"
 	"github.com/waltos/waltos/qemu/provision"
 	"github.com/waltos/waltos/tests/supplies"
@@ -49,7 +50,7 @@ func TestSecureBoot(t *testing.T) {
 	}{
 		{"changed UKIs are refused, the real one boots", changedUKIs},
 		{"a changed root is refused", changedRoot},
-		{"the exported keys are accepted by a firmware without keys", exportedKeys},
+		{"a firmware without keys takes those of the stick", stickOfKeys},
 		{"a changed bundle is refused", changedBundle},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(&secure{t, s.Supplies}) })
@@ -125,39 +126,22 @@ func (s *secure) await(m *machine.Machine, from machine.Position, pattern *regex
 	return next
 }
 
-// esp makes a disk that has an EFI system partition only, with some files.
-func (s *secure) esp(files map[string][]byte) string {
+// esp makes a disk that has an EFI system partition only.
+func (s *secure) esp(content *tree.Tree) string {
 	s.Helper()
-	const size = 64 << 20
-	content := tree.New()
-	for name, data := range files {
-		if err := content.Add(name, &tree.File{Mode: 0o644, Content: data}); err != nil {
-			s.Fatal(err)
-		}
-	}
-	f, err := os.Create(filepath.Join(s.TempDir(), "esp"))
-	if err != nil {
+	file := filepath.Join(s.TempDir(), "esp")
+	if err := esp.Write(file, 64<<20, "TEST", time.Unix(1e9, 0), content); err != nil {
 		s.Fatal(err)
 	}
-	defer f.Close()
-	table, err := gpt.New(size+2<<20, gpt.RandomGUID())
-	if err != nil {
+	return file
+}
+
+// add adds a file.
+func (s *secure) add(to *tree.Tree, name string, content []byte) {
+	s.Helper()
+	if err := to.Add(name, &tree.File{Mode: 0o644, Content: content}); err != nil {
 		s.Fatal(err)
 	}
-	part := &gpt.Partition{Name: "esp", Type: gpt.EFISystem, ID: gpt.RandomGUID()}
-	for _, do := range []func() error{
-		func() error { return f.Truncate(size + 2<<20) },
-		func() error { return table.Add(part, size) },
-		func() error { return table.Write(f) },
-		func() error {
-			return fat.Write(io.NewOffsetWriter(f, part.Offset()), fat.Volume{Size: part.Size(), Label: "ESP", Time: time.Unix(1e9, 0)}, content)
-		},
-	} {
-		if err := do(); err != nil {
-			s.Fatal(err)
-		}
-	}
-	return f.Name()
 }
 
 // changedUKIs offers four disks to one machine; it boots the last one. The tables of the
@@ -173,7 +157,9 @@ func changedUKIs(s *secure) {
 	}
 	var disks []string
 	for _, program := range [][]byte{unsigned, changed, foreign} {
-		disks = append(disks, s.esp(map[string][]byte{"/EFI/BOOT/BOOTX64.EFI": program}))
+		content := tree.New()
+		s.add(content, uki.BootName(s.Build.Manifest.Architecture), program)
+		disks = append(disks, s.esp(content))
 	}
 	m := s.boot(512, s.Build.Trust, []string{"io.systemd.stub.kernel-cmdline-extra=walt.root=evil walt.verity=00"}, append(disks, s.Build.Disk)...)
 	at := machine.Position(0)
@@ -283,40 +269,10 @@ func copyDisk(s *secure) string {
 	return to.Name()
 }
 
-// exportedKeys gives the files of `image keys export` to a firmware that has no keys yet:
-// systemd-boot writes them, and the machine starts again with Secure Boot.
-func exportedKeys(s *secure) {
-	dir, err := keys.DefaultFolder()
-	if err != nil {
-		s.Fatal(err)
-	}
-	store, exported := &keys.Store{Dir: dir}, s.TempDir()
-	if err := store.Export(exported); err != nil {
-		s.Fatal(err)
-	}
-	signer, err := store.Signer(sign.Programs)
-	if err != nil {
-		s.Fatal(err)
-	}
-	loader, err := signer.Program(s.read(systemdBoot(s)))
-	if err != nil {
-		s.Fatal(err)
-	}
-	files := map[string][]byte{
-		"/EFI/BOOT/BOOTX64.EFI": loader,
-		"/EFI/Linux/walt.efi":   s.read(s.Build.UKI),
-		"/loader/loader.conf":   []byte("timeout 0\nsecure-boot-enroll force\n"),
-	}
-	for _, name := range []string{"PK.auth", "KEK.auth", "db.auth"} {
-		files["/loader/keys/auto/"+name] = s.read(filepath.Join(exported, name))
-	}
-	m := s.boot(512, nil, nil, s.esp(files))
-	s.await(m, 0, secureBootIsOn)
-}
-
-// systemdBoot returns the file of a boot loader that writes keys.
-func systemdBoot(s *secure) string {
-	s.Helper()
+// stickOfKeys starts a firmware that has no keys from the stick of `image keys stick`:
+// systemd-boot writes the keys, the machine starts again with Secure Boot, and boots the UKI
+// with the command line that is in it, whatever options the boot loader passes.
+func stickOfKeys(s *secure) {
 	in, err := inputs.Open(inputs.Options{Appliance: "../image/appliance.hcl", Override: true})
 	if err != nil {
 		s.Fatal(err)
@@ -325,10 +281,24 @@ func systemdBoot(s *secure) string {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return box.Path("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+	dir, err := keys.DefaultFolder()
+	if err != nil {
+		s.Fatal(err)
+	}
+	architecture := s.Build.Manifest.Architecture
+	content, err := (&keys.Store{Dir: dir}).Stick(s.read(box.Path(uki.LoaderName(architecture))), uki.BootName(architecture))
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.add(content, "/walt.efi", s.read(s.Build.UKI))
+	s.add(content, "/loader/entries/walt.conf", []byte("title walt\nefi /walt.efi\noptions walt.root=evil walt.verity=00\n"))
+	s.add(content, "/loader/loader.conf", []byte("timeout 0\n"))
+	m := s.boot(512, nil, nil, s.esp(content))
+	at := s.await(m, 0, regexp.MustCompile(`Command line: .*walt.root=root-a `))
+	s.await(m, at, secureBootIsOn)
 }
 
-// changedBundle: of the real bundle, each kind of damage is refused.
+// changedBundle shows each way in which the real bundle is refused.
 func changedBundle(s *secure) {
 	key, err := minisign.ParsePublicKey(s.Build.Manifest.Signing.Releases[0])
 	if err != nil {
@@ -340,22 +310,27 @@ func changedBundle(s *secure) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	for name, change := range map[string]func(){
-		"a byte":     func() { file[len(file)/2] ^= 1 },
-		"the end":    func() { file = file[:len(file)-1] },
-		"the key":    func() { trust.Keys[0].Key[0] ^= 1 },
-		"downgrade":  func() { trust.Running = d.Release; trust.Running.Time = d.Time.Add(time.Second) },
-		"processor":  func() { trust.Running.Architecture = "arm64" },
-		"other name": func() { trust.Running.Name = "other" },
-	} {
-		keptFile, keptTrust := bytes.Clone(file), trust
-		keptTrust.Keys = append([]minisign.PublicKey(nil), trust.Keys...)
-		change()
-		if _, err := bundle.Verify(bytes.NewReader(file), trust); err == nil {
-			s.Errorf("%s: accepted", name)
-		} else {
-			s.Log(err)
+	refuse := func(what string, file []byte, change func(*bundle.Trust)) {
+		s.Helper()
+		trust := bundle.Trust{Keys: []minisign.PublicKey{key}, Running: trust.Running}
+		if change != nil {
+			change(&trust)
 		}
-		file, trust = keptFile, keptTrust
+		if _, err := bundle.Verify(bytes.NewReader(file), trust); err == nil {
+			s.Errorf("%s: accepted", what)
+		} else {
+			s.Logf("%s: %v", what, err)
+		}
 	}
+	file[len(file)/2] ^= 1
+	refuse("a changed byte", file, nil)
+	file[len(file)/2] ^= 1
+	refuse("a cut", file[:len(file)-1], nil)
+	refuse("another key", file, func(t *bundle.Trust) { t.Keys[0].Key[0] ^= 1 })
+	refuse("a downgrade", file, func(t *bundle.Trust) {
+		t.Running = d.Release
+		t.Running.Time = d.Time.Add(time.Second)
+	})
+	refuse("another processor", file, func(t *bundle.Trust) { t.Running.Architecture = "arm64" })
+	refuse("another appliance", file, func(t *bundle.Trust) { t.Running.Name = "other" })
 }
