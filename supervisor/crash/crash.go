@@ -126,13 +126,13 @@ func listen() (stack string, crashed bool) {
 	}
 	said := &lastWords{}
 	go func() { _, _ = io.Copy(said, os.NewFile(descriptor+1, "stderr")) }()
-	stack, crashed = hear(os.NewFile(descriptor, "crash"), said.end)
+	stack, crashed = hear(os.NewFile(descriptor, "crash"))
 	return strings.TrimSpace(said.cause() + stack), crashed
 }
 
 // hear reads the stack of the goroutine that failed, and no byte more. It tells whether there
-// was any, and calls begun at the first byte.
-func hear(c *os.File, begun func()) (stack string, crashed bool) {
+// was any.
+func hear(c *os.File) (stack string, crashed bool) {
 	header := []byte("\n\ngoroutine ")
 	text := []byte{'\n'} // the runtime begins with another, or with a cause
 	var one [1]byte
@@ -142,7 +142,6 @@ func hear(c *os.File, begun func()) (stack string, crashed bool) {
 			break
 		}
 		if len(text) == 1 {
-			begun()
 			_ = c.SetReadDeadline(time.Now().Add(deathTime))
 		}
 		text = append(text, one[0])
@@ -154,29 +153,30 @@ func hear(c *os.File, begun func()) (stack string, crashed bool) {
 	return string(text), len(text) > 1
 }
 
-// lastWords is the end of what was written to standard error before the stack.
+// lastWords is the beginning of what was last written to standard error without a pause. Its
+// buffer is as small as that of the stack, which is longer than both: once the stack is
+// heard, so is what the runtime has said before.
 type lastWords struct {
 	mu   sync.Mutex
 	text []byte
-	over bool
+	at   time.Time
 }
 
-const maxWords = 2 << 10
+const (
+	maxWords  = 2 << 10
+	wordsTime = time.Second
+)
 
 func (l *lastWords) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.over {
-		l.text = append(l.text, p...)
-		l.text = append(l.text[:0], l.text[max(0, len(l.text)-maxWords):]...)
+	now := time.Now()
+	if now.Sub(l.at) > wordsTime {
+		l.text = l.text[:0]
 	}
+	l.at = now
+	l.text = append(l.text, p[:min(len(p), maxWords-len(l.text))]...)
 	return len(p), nil
-}
-
-func (l *lastWords) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
 }
 
 // cause is what the runtime says before it begins with that which comes by the other socket.
