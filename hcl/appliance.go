@@ -1,6 +1,7 @@
 package hcl
 
 import (
+	"slices"
 	"strconv"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
@@ -11,22 +12,23 @@ type Appliance struct {
 	Name    string `hcl:"name"`    // as "walt"
 	Version string `hcl:"version"` // WalT version announced to clients, as "10.0"
 
-	Debian  *Debian      `hcl:"debian,block"`
-	Disk    *Disk        `hcl:"disk,block"`
-	Boot    *Boot        `hcl:"boot,block"`
-	Root    *Root        `hcl:"root,block"`
-	Kernel  *Kernel      `hcl:"kernel,block"`
-	Images  []*NodeImage `hcl:"node_image,block"`
-	Tools   []*Tool      `hcl:"tool,block"`
-	Wheels  []*Wheels    `hcl:"wheels,block"`
-	Users   []*User      `hcl:"user,block"`
-	Folders []*Folder    `hcl:"folder,block"` // made on the data partition at each boot
-	Links   []*Link      `hcl:"link,block"`
+	Debian        *Debian         `hcl:"debian,block"`
+	Disk          *Disk           `hcl:"disk,block"`
+	Boot          *Boot           `hcl:"boot,block"`
+	Root          *Root           `hcl:"root,block"`
+	Kernel        *Kernel         `hcl:"kernel,block"`
+	Architectures []*Architecture `hcl:"architecture,block"`
+	Images        []*NodeImage    `hcl:"node_image,block"`
+	Tools         []*Tool         `hcl:"tool,block"`
+	Wheels        []*Wheels       `hcl:"wheels,block"`
+	Users         []*User         `hcl:"user,block"`
+	Folders       []*Folder       `hcl:"folder,block"` // made on the data partition at each boot
+	Links         []*Link         `hcl:"link,block"`
 }
 
 // Debian is the distribution that packages come from.
 type Debian struct {
-	Architecture string   `hcl:"architecture"`          // as "amd64"
+	Architecture string   `hcl:"architecture"`          // as "amd64": of the appliance unless it is chosen, of tools and node images always
 	Suites       []string `hcl:"suites"`                // as "trixie", "trixie-security"
 	Components   []string `hcl:"components"`            // as "main"
 	Keys         []string `hcl:"keys"`                  // fingerprints that may sign InRelease, hexadecimal
@@ -45,9 +47,21 @@ type Disk struct {
 
 // Boot is what is loaded before the root.
 type Boot struct {
-	Kernel  string   `hcl:"kernel"`  // package that holds vmlinuz and modules
-	Command string   `hcl:"command"` // kernel command line; slot and root hash are appended
-	Modules []string `hcl:"modules"` // in the initramfs, with what they depend on
+	Packages []string `hcl:"packages,optional"` // besides the kernel: what unified kernel images begin with
+	Modules  []string `hcl:"modules"`           // in the initramfs, with what they depend on
+
+	Kernel  string // as the block architecture says
+	Command string // the same
+}
+
+// Architecture is what appliances have on processors of a kind. When an appliance is
+// decoded, Boot and Root take over the block that was chosen.
+type Architecture struct {
+	Name     string   `hcl:"name,label"`        // as Debian calls it: "amd64"
+	Kernel   string   `hcl:"kernel"`            // package that holds vmlinuz and modules
+	Command  string   `hcl:"command"`           // kernel command line; slot and root hash are appended
+	Modules  []string `hcl:"modules,optional"`  // in the initramfs, besides those of boot
+	Packages []string `hcl:"packages,optional"` // in the root, besides those of root
 }
 
 // Root is the read-only system.
@@ -107,8 +121,10 @@ type Link struct {
 	Range hcl2.Range `hcl:",def_range"`
 }
 
-// ParseAppliance decodes and checks an appliance description.
-func ParseAppliance(src []byte, name string) (*Appliance, error) {
+// ParseAppliance decodes and checks an appliance description, for processors of an
+// architecture; empty: of that which debian names. For another one it has no images,
+// tools and wheels: those of the first serve it too.
+func ParseAppliance(src []byte, name, architecture string) (*Appliance, error) {
 	d, err := parse(src, name)
 	if err != nil {
 		return nil, err
@@ -118,19 +134,44 @@ func ParseAppliance(src []byte, name string) (*Appliance, error) {
 		return nil, err
 	}
 	a.check(d)
+	a.choose(d, architecture)
 	if err := d.err(); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// LoadAppliance reads an appliance description.
-func LoadAppliance(path string) (*Appliance, error) {
+// choose makes an appliance one of an architecture.
+func (a *Appliance) choose(d *document, architecture string) {
+	if a.Debian == nil || a.Boot == nil || a.Root == nil {
+		return // refused already
+	}
+	if architecture == "" {
+		architecture = a.Debian.Architecture
+	}
+	i := slices.IndexFunc(a.Architectures, func(x *Architecture) bool { return x.Name == architecture })
+	if i < 0 {
+		file := d.body.MissingItemRange()
+		d.refuse(&file, "Invalid appliance", "No block architecture %q says what an appliance for it is made of.", architecture)
+		return
+	}
+	own := a.Architectures[i]
+	a.Boot.Kernel, a.Boot.Command = own.Kernel, own.Command
+	a.Boot.Modules = slices.Concat(a.Boot.Modules, own.Modules)
+	a.Root.Packages = slices.Concat(a.Root.Packages, own.Packages)
+	if architecture != a.Debian.Architecture {
+		a.Debian.Architecture = architecture
+		a.Images, a.Tools, a.Wheels = nil, nil, nil
+	}
+}
+
+// LoadAppliance reads an appliance description; see ParseAppliance.
+func LoadAppliance(path, architecture string) (*Appliance, error) {
 	src, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return ParseAppliance(src, path)
+	return ParseAppliance(src, path, architecture)
 }
 
 func (a *Appliance) check(d *document) {

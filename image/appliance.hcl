@@ -65,18 +65,33 @@ disk {
   slot = "512M"
 }
 
+# An appliance is for one of these; the others have a lock of their own, as
+# appliance-arm64.lock (`go run ./image lock --architecture arm64`). Nodes are for the
+# architecture that debian names, in any case.
+architecture "amd64" {
+  kernel   = "linux-image-amd64"
+  command  = "console=tty0 console=ttyS0 panic=10"
+  modules  = ["sha256_ssse3", "ata_piix", "vmw_pvscsi"]
+  packages = ["qemu-system-x86"] # virtual nodes
+}
+architecture "arm64" {
+  kernel   = "linux-image-arm64"
+  command  = "console=tty0 console=ttyAMA0 panic=10"
+  modules  = ["sha2-ce", "sha256-arm64", "virtio_mmio"]
+  packages = ["qemu-system-arm"] # virtual nodes
+}
+
 boot {
-  kernel  = "linux-image-amd64"
-  command = "console=tty0 console=ttyS0 panic=10"
+  packages = ["systemd-boot-efi"] # what unified kernel images begin with
 
   # What it takes to find the disk and mount the root; everything else is loaded
   # from there.
   modules = [
-    "dm-mod", "dm-verity", "erofs", "ext4", "crc32c_generic", "sha256_generic", "sha256_ssse3",
+    "dm-mod", "dm-verity", "erofs", "ext4", "crc32c_generic", "sha256_generic",
     "vfat", "nls_ascii", "nls_cp437", "nls_iso8859-1",
-    "virtio_pci", "virtio_blk", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme",
+    "virtio_pci", "virtio_blk", "virtio_scsi", "ahci", "sd_mod", "nvme",
     "usb-storage", "uas", "xhci-pci", "ehci-pci", "mmc_block", "sdhci-pci", "sdhci-acpi",
-    "megaraid_sas", "mpt3sas", "mptsas", "hpsa", "aacraid", "vmw_pvscsi", "hv_storvsc",
+    "megaraid_sas", "mpt3sas", "mptsas", "hpsa", "aacraid", "hv_storvsc",
     "qemu_fw_cfg", "overlay", "loop", "efivarfs", "efi-pstore",
   ]
 }
@@ -89,8 +104,6 @@ root {
     "chrony",
     "openssh-server", "openssh-client",
     "ipxe",
-    # virtual nodes
-    "qemu-system-x86",
     # what units and the supervisor call
     "e2fsprogs", "iputils-ping", "iproute2", "nftables",
     # names, time zones, certificates
@@ -106,8 +119,8 @@ root {
     "/usr/share/perl5", "/usr/share/apport", "/usr/share/initramfs-tools", "/usr/share/menu",
     "/usr/share/pixmaps", "/usr/share/gcc", "/usr/share/gdb", "/usr/share/locales",
     "/usr/include", "/usr/lib/systemd", "/usr/lib/tmpfiles.d", "/usr/lib/sysusers.d", "/usr/lib/modprobe.d",
-    "/usr/lib/udev", "/usr/lib/x86_64-linux-gnu/perl*", "/usr/lib/pkgconfig", "/usr/lib/x86_64-linux-gnu/pkgconfig",
-    "/usr/lib/x86_64-linux-gnu/*.a", "/usr/lib/init", "/usr/lib/initramfs-tools", "/usr/lib/valgrind",
+    "/usr/lib/udev", "/usr/lib/*-linux-gnu/perl*", "/usr/lib/pkgconfig", "/usr/lib/*-linux-gnu/pkgconfig",
+    "/usr/lib/*-linux-gnu/*.a", "/usr/lib/init", "/usr/lib/initramfs-tools", "/usr/lib/valgrind",
     "/etc/init.d", "/etc/default", "/etc/cron.*", "/etc/logrotate.d", "/etc/pam.d", "/etc/security",
     "/etc/ssh/sshd_config.d", "/etc/ufw", "/etc/apparmor.d", "/etc/systemd", "/etc/NetworkManager",
     "/etc/initramfs-tools", "/etc/kernel", "/etc/dhcp", "/etc/ppp", "/etc/postgresql-common", "/etc/rc*.d",
@@ -118,18 +131,18 @@ root {
     "/usr/lib/ipxe/*.iso", "/usr/lib/ipxe/*.lkrn", "/usr/lib/ipxe/*.usb",
     # QEMU: other machines than virtual nodes, screens, sound, USB, and firmware of what they do not have
     "/usr/bin/qemu-system-i386", "/usr/bin/qemu-system-x86_64-microvm", "/usr/bin/qemu-pr-helper", "/usr/bin/qemu-vmsr-helper",
-    "/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib/ipxe/qemu", "/usr/share/alsa",
+    "/usr/lib/*-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib/ipxe/qemu", "/usr/share/alsa",
     "/usr/share/qemu/*.rom", "/usr/share/qemu/*.lid", "/usr/share/qemu/*.dtb", "/usr/share/qemu/*.img", "/usr/share/qemu/*.gz",
     "/usr/share/qemu/OVMF*", "/usr/share/qemu/QEMU,*", "/usr/share/qemu/openbios-*", "/usr/share/qemu/u-boot*",
     "/usr/share/qemu/slof.bin", "/usr/share/qemu/vof.bin", "/usr/share/qemu/palcode-*", "/usr/share/qemu/npcm*",
     "/usr/share/qemu/trace-events-all", "/usr/share/qemu/keymaps", "/usr/share/qemu/firmware",
     "/usr/share/seabios/vgabios*", "/usr/share/seabios/bios-microvm.bin", "/usr/share/seabios/bios.bin", "/usr/share/seabios/*.aml",
-    "/usr/lib/x86_64-linux-gnu/libasound.*", "/usr/lib/x86_64-linux-gnu/libbrlapi.*", "/usr/lib/x86_64-linux-gnu/libcacard.*",
-    "/usr/lib/x86_64-linux-gnu/libpcsclite*", "/usr/lib/x86_64-linux-gnu/libusb*", "/usr/lib/x86_64-linux-gnu/libexecs.*",
-    "/usr/lib/x86_64-linux-gnu/libnss3.so", "/usr/lib/x86_64-linux-gnu/libnssutil3.so", "/usr/lib/x86_64-linux-gnu/libsmime3.so",
-    "/usr/lib/x86_64-linux-gnu/libssl3.so", "/usr/lib/x86_64-linux-gnu/libnssckbi.so", "/usr/lib/x86_64-linux-gnu/libnssdbm3.*",
-    "/usr/lib/x86_64-linux-gnu/libsoftokn3.*", "/usr/lib/x86_64-linux-gnu/libfreebl*", "/usr/lib/x86_64-linux-gnu/libnspr4.so",
-    "/usr/lib/x86_64-linux-gnu/libplc4.so", "/usr/lib/x86_64-linux-gnu/libplds4.so",
+    "/usr/lib/*-linux-gnu/libasound.*", "/usr/lib/*-linux-gnu/libbrlapi.*", "/usr/lib/*-linux-gnu/libcacard.*",
+    "/usr/lib/*-linux-gnu/libpcsclite*", "/usr/lib/*-linux-gnu/libusb*", "/usr/lib/*-linux-gnu/libexecs.*",
+    "/usr/lib/*-linux-gnu/libnss3.so", "/usr/lib/*-linux-gnu/libnssutil3.so", "/usr/lib/*-linux-gnu/libsmime3.so",
+    "/usr/lib/*-linux-gnu/libssl3.so", "/usr/lib/*-linux-gnu/libnssckbi.so", "/usr/lib/*-linux-gnu/libnssdbm3.*",
+    "/usr/lib/*-linux-gnu/libsoftokn3.*", "/usr/lib/*-linux-gnu/libfreebl*", "/usr/lib/*-linux-gnu/libnspr4.so",
+    "/usr/lib/*-linux-gnu/libplc4.so", "/usr/lib/*-linux-gnu/libplds4.so",
     # the kernel is on the ESP
     "/boot",
     # modules of devices that no server of this kind drives
@@ -177,6 +190,11 @@ tool "build" {
 # Programs of the lab.
 tool "lab" {
   packages = ["qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu", "seabios"]
+}
+
+# What boots an appliance for arm64; fetched when a test asks for it.
+tool "lab-arm64" {
+  packages = ["qemu-system-arm", "qemu-efi-aarch64"]
 }
 
 # Interpreter of the walt client.

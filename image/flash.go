@@ -35,7 +35,7 @@ func (s *settings) flash() *cobra.Command {
 			if from != "" {
 				result, err = compose.Open(from)
 			} else {
-				result, err = compose.Build(c.Context(), compose.Options{Cache: s.cache, Mirror: s.mirror, Progress: progress})
+				result, err = compose.Build(c.Context(), compose.Options{Architecture: s.architecture, Cache: s.cache, Mirror: s.mirror, Progress: progress})
 			}
 			if err != nil {
 				return err

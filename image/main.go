@@ -32,7 +32,7 @@ func main() {
 }
 
 // settings are the flags that all commands share.
-type settings struct{ cache, mirror string }
+type settings struct{ architecture, cache, mirror string }
 
 func command() *cobra.Command {
 	s := &settings{}
@@ -42,6 +42,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.PersistentFlags().StringVar(&s.architecture, "architecture", "", "of the appliance: amd64 or arm64 (default amd64)")
 	root.PersistentFlags().StringVar(&s.cache, "cache", "", "folder of downloads (default $WALT_CACHE, or waltos in the user's cache folder)")
 	root.PersistentFlags().StringVar(&s.mirror, "mirror", "", "URL or folder of a Debian mirror (default $WALT_MIRROR, or the host's apt sources, or the public one)")
 	root.AddCommand(s.build(), s.flash(), s.verify(), s.diff(), s.lock(), s.keys())
@@ -55,7 +56,7 @@ func (s *settings) build() *cobra.Command {
 		Short: "Build disk image, kernel, initramfs and UKI from the locked packages",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Cache, o.Mirror, o.Progress = s.cache, s.mirror, fetch.NewProgress(c.ErrOrStderr())
+			o.Architecture, o.Cache, o.Mirror, o.Progress = s.architecture, s.cache, s.mirror, fetch.NewProgress(c.ErrOrStderr())
 			result, err := compose.Build(c.Context(), o)
 			if err != nil {
 				return err
@@ -68,7 +69,7 @@ func (s *settings) build() *cobra.Command {
 		also += fmt.Sprintf(" %s (%s)", name, compose.Extras()[name])
 	}
 	c.Flags().StringSliceVar(&o.Also, "also", nil, also)
-	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
+	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository; with --architecture, .cache/build-ARCHITECTURE)")
 	c.Flags().StringVar(&o.Signatures, "signatures", "", "folder of a published build: copy its signatures instead of signing, to get the same bytes without its keys")
 	return c
 }
@@ -83,7 +84,7 @@ func (s *settings) verify() *cobra.Command {
 			"output, partition, file and byte; the exit status is then 1.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Cache, o.Mirror, o.Progress = s.cache, s.mirror, fetch.NewProgress(c.ErrOrStderr())
+			o.Architecture, o.Cache, o.Mirror, o.Progress = s.architecture, s.cache, s.mirror, fetch.NewProgress(c.ErrOrStderr())
 			v, err := compose.Verify(c.Context(), o)
 			if err != nil {
 				return err
@@ -99,7 +100,7 @@ func (s *settings) verify() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository)")
+	c.Flags().StringVarP(&o.Output, "output", "o", "", "folder of the outputs (default .cache/build in the repository; with --architecture, .cache/build-ARCHITECTURE)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the differences as JSON")
 	return c
 }
@@ -145,8 +146,8 @@ func (s *settings) lock() *cobra.Command {
 				return err
 			}
 			o := inputs.Options{
-				Appliance: filepath.Join(source, "image", "appliance.hcl"),
-				Cache:     s.cache, Mirror: s.mirror, Progress: fetch.NewProgress(c.ErrOrStderr()),
+				Appliance:    filepath.Join(source, "image", "appliance.hcl"),
+				Architecture: s.architecture, Cache: s.cache, Mirror: s.mirror, Progress: fetch.NewProgress(c.ErrOrStderr()),
 			}
 			return inputs.Relock(c.Context(), o, update, c.OutOrStdout())
 		},

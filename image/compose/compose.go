@@ -35,7 +35,10 @@ type Options struct {
 	// Source is the top folder of the module; default: the one that holds the
 	// working directory.
 	Source string
-	// Output is the folder of the outputs; default: .cache/build of Source.
+	// Architecture of the appliance; see package inputs.
+	Architecture string
+	// Output is the folder of the outputs; default: .cache/build of Source, or
+	// .cache/build-ARCHITECTURE where that is given.
 	Output string
 	// Inputs are opened by default from image/appliance.hcl of Source.
 	Inputs *inputs.Inputs
@@ -149,14 +152,17 @@ func open(o Options) (*builder, error) {
 	}
 	if o.Output == "" {
 		o.Output = filepath.Join(o.Source, ".cache", "build")
+		if o.Architecture != "" {
+			o.Output += "-" + o.Architecture
+		}
 	}
 	if o.Output, err = filepath.Abs(o.Output); err != nil {
 		return nil, err
 	}
 	if o.Inputs == nil {
 		o.Inputs, err = inputs.Open(inputs.Options{
-			Appliance: filepath.Join(o.Source, "image", "appliance.hcl"),
-			Cache:     o.Cache, Mirror: o.Mirror, Override: o.Override, Progress: o.Progress,
+			Appliance:    filepath.Join(o.Source, "image", "appliance.hcl"),
+			Architecture: o.Architecture, Cache: o.Cache, Mirror: o.Mirror, Override: o.Override, Progress: o.Progress,
 		})
 		if err != nil {
 			return nil, err
@@ -173,8 +179,9 @@ func open(o Options) (*builder, error) {
 }
 
 func (b *builder) build(ctx context.Context) error {
-	sets := []string{lock.Boot, lock.Root, tools}
-	for _, image := range b.Inputs.Appliance.Images {
+	native := b.Inputs.Native
+	sets := []string{lock.Boot, tools} // nodes have its kernel
+	for _, image := range native.Appliance.Images {
 		sets = append(sets, lock.ImageSet(image.Name))
 	}
 	shipped, err := b.Inputs.Shipped()
@@ -184,17 +191,24 @@ func (b *builder) build(ctx context.Context) error {
 	if len(wheels.Missing(b.Inputs.Fetcher, shipped)) > 0 {
 		sets = append(sets, inputs.Python)
 	}
-	if err := b.Inputs.Ensure(ctx, sets...); err != nil {
+	if !b.Inputs.Foreign() {
+		sets = append(sets, lock.Root)
+	} else if err := b.Inputs.Ensure(ctx, lock.Boot, lock.Root); err != nil {
 		return err
 	}
-	for _, s := range b.Inputs.Lock.Snapshots {
-		if s.Date.After(b.time) {
-			b.time = s.Date
-		}
+	if err := native.Ensure(ctx, sets...); err != nil {
+		return err
 	}
-	for _, p := range b.Inputs.Lock.Packages {
-		if p.Listed.After(b.time) {
-			b.time = p.Listed
+	for _, l := range b.Inputs.Locks() {
+		for _, s := range l.Snapshots {
+			if s.Date.After(b.time) {
+				b.time = s.Date
+			}
+		}
+		for _, p := range l.Packages {
+			if p.Listed.After(b.time) {
+				b.time = p.Listed
+			}
 		}
 	}
 	if b.time.IsZero() {
@@ -249,11 +263,17 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 	if err := b.Inputs.FetchWheels(ctx, shipped); err != nil {
 		return err
 	}
-	kernel, err := b.readKernel(ctx)
+	kernel, err := b.readKernel(ctx, b.Inputs)
 	if err != nil {
 		return err
 	}
 	b.Progress.Say("kernel %s: %d modules", kernel.release, kernel.count)
+	nodes := kernel
+	if b.Inputs.Foreign() {
+		if nodes, err = b.readKernel(ctx, b.Inputs.Native); err != nil {
+			return err
+		}
+	}
 	content := &rootContent{kernel: kernel, wheels: shipped}
 	var initrd []byte
 	group, groupContext := errgroup.WithContext(ctx)
@@ -263,11 +283,11 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 		return err
 	})
 	group.Go(func() (err error) {
-		content.images, err = b.nodeImages(groupContext, kernel)
+		content.images, err = b.nodeImages(groupContext, nodes)
 		return err
 	})
 	group.Go(func() (err error) {
-		content.packages, err = b.readPackages(groupContext, lock.Root, b.Inputs.Appliance.Root.Drop)
+		content.packages, err = b.readPackages(groupContext, b.Inputs.Lock, lock.Root, b.Inputs.Appliance.Root.Drop)
 		return err
 	})
 	if err := group.Wait(); err != nil {

@@ -29,8 +29,8 @@ func TestFindSource(t *testing.T) {
 func TestGoEnvironment(t *testing.T) {
 	got := goEnvironment([]string{
 		"PATH=/bin", "GOPROXY=p", "GOCACHE=/c", "GOFLAGS=-race", "GOAMD64=v4", "CGO_ENABLED=1", "CGO_CFLAGS=-O3", "GOEXPERIMENT=x", "GOOS=plan9",
-	}, "go1.2.3")
-	for _, want := range []string{"PATH=/bin", "GOPROXY=p", "GOCACHE=/c", "CGO_ENABLED=0", "GOAMD64=v1", "GOOS=linux", "GOTOOLCHAIN=go1.2.3"} {
+	}, "go1.2.3", "arm64")
+	for _, want := range []string{"PATH=/bin", "GOPROXY=p", "GOCACHE=/c", "CGO_ENABLED=0", "GOAMD64=v1", "GOOS=linux", "GOARCH=arm64", "GOTOOLCHAIN=go1.2.3"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%s is missing in %v", want, got)
 		}

@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -22,13 +23,15 @@ import (
 
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/image/cpio"
+	"github.com/waltos/waltos/image/inputs"
 	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/tree"
+	"github.com/waltos/waltos/image/uki"
 	"github.com/waltos/waltos/services/kmod"
 )
 
 // kernelVersion changes when the modules are prepared in another way.
-const kernelVersion = "kernel 1"
+const kernelVersion = "kernel 2"
 
 // kernel is what the boot packages hold, without the modules that are dropped. The
 // modules are decompressed: the file system of the root compresses them nearly as
@@ -36,6 +39,7 @@ const kernelVersion = "kernel 1"
 type kernel struct {
 	release string     // as uname -r says
 	image   []byte     // vmlinuz
+	stub    []byte     // the program that unified kernel images begin with
 	modules *tree.Tree // /usr/lib/modules/RELEASE with indexes
 	indexes string     // folder of the host with the indexes
 	count   int
@@ -47,26 +51,29 @@ func (k *kernel) folder() string { return "/usr/lib/modules/" + k.release }
 const (
 	keptRelease = "release"
 	keptImage   = "vmlinuz"
+	keptStub    = "stub"
 	keptModules = "modules.tar.zst"
 	keptIndexes = "indexes"
 )
 
-// readKernel returns the kernel of the lock. Preparing one takes long, so the
+// readKernel returns the kernel of some inputs. Preparing one takes long, so the
 // outcome is kept in the cache.
-func (b *builder) readKernel(ctx context.Context) (*kernel, error) {
+func (b *builder) readKernel(ctx context.Context, in *inputs.Inputs) (*kernel, error) {
 	id := sha256.New()
 	io.WriteString(id, kernelVersion)
 	drop := b.droppedModules()
 	fmt.Fprintf(id, "\n%q", drop)
-	for _, set := range []string{lock.Boot, tools} {
-		packages, err := b.Inputs.Lock.Set(set)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range packages {
-			if set == lock.Boot || p.Name == "kmod" {
-				fmt.Fprintf(id, "\n%s", p.SHA256)
-			}
+	packages, err := in.Lock.Set(lock.Boot)
+	if err != nil {
+		return nil, err
+	}
+	programs, err := in.Native.Lock.Set(tools)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range slices.Concat(packages, programs) {
+		if slices.Contains(p.Sets, lock.Boot) || p.Name == "kmod" {
+			fmt.Fprintf(id, "\n%s", p.SHA256)
 		}
 	}
 	cache := b.Inputs.Fetcher.Cache
@@ -78,8 +85,8 @@ func (b *builder) readKernel(ctx context.Context) (*kernel, error) {
 	}
 	defer unlock()
 	if _, err := os.Stat(dir); err != nil {
-		if err := b.prepareKernel(ctx, dir, drop); err != nil {
-			return nil, fmt.Errorf("cannot prepare kernel %s: %w", b.Inputs.Appliance.Boot.Kernel, err)
+		if err := b.prepareKernel(ctx, in, dir, drop); err != nil {
+			return nil, fmt.Errorf("cannot prepare kernel %s: %w", in.Appliance.Boot.Kernel, err)
 		}
 	}
 	k, err := openKernel(dir)
@@ -106,6 +113,9 @@ func openKernel(dir string) (*kernel, error) {
 	}
 	k := &kernel{release: string(release), modules: tree.New(), indexes: filepath.Join(dir, keptIndexes)}
 	if k.image, err = os.ReadFile(filepath.Join(dir, keptImage)); err != nil {
+		return nil, err
+	}
+	if k.stub, err = os.ReadFile(filepath.Join(dir, keptStub)); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(filepath.Join(dir, keptModules))
@@ -146,8 +156,8 @@ func openKernel(dir string) (*kernel, error) {
 
 // prepareKernel finds the kernel and its modules wherever the packages have put
 // them, decompresses and indexes the modules, and keeps all that in the cache.
-func (b *builder) prepareKernel(ctx context.Context, dir string, drop []string) error {
-	all, err := b.readPackages(ctx, lock.Boot, drop)
+func (b *builder) prepareKernel(ctx context.Context, in *inputs.Inputs, dir string, drop []string) error {
+	all, err := b.readPackages(ctx, in.Lock, lock.Boot, drop)
 	if err != nil {
 		return err
 	}
@@ -162,6 +172,10 @@ func (b *builder) prepareKernel(ctx context.Context, dir string, drop []string) 
 	image, err := all.Get("/boot/vmlinuz-" + k.release)
 	if err != nil {
 		return fmt.Errorf("no kernel in its packages: %w", err)
+	}
+	stub, err := all.Get("/" + uki.StubName(in.Appliance.Debian.Architecture))
+	if err != nil {
+		return fmt.Errorf("no stub of unified kernel images in its packages: %w", err)
 	}
 	b.Progress.Say("unpacking the modules of kernel %s", k.release)
 	if err := k.addModules(ctx, all); err != nil {
@@ -189,7 +203,9 @@ func (b *builder) prepareKernel(ctx context.Context, dir string, drop []string) 
 	if err := z.Close(); err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{keptRelease: []byte(k.release), keptImage: image.Content, keptModules: modules.Bytes()} {
+	for name, content := range map[string][]byte{
+		keptRelease: []byte(k.release), keptImage: image.Content, keptStub: stub.Content, keptModules: modules.Bytes(),
+	} {
 		if err := os.WriteFile(filepath.Join(kept, name), content, 0o644); err != nil {
 			return err
 		}

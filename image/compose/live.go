@@ -78,9 +78,11 @@ func writeLive(ctx context.Context, b *builder, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if parts.Stub, err = b.stub(); err != nil {
+	kernel, err := b.readKernel(ctx, b.Inputs)
+	if err != nil {
 		return err
 	}
+	parts.Stub = kernel.stub
 	program, err := uki.Assemble(parts)
 	if err != nil {
 		return err

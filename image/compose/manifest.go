@@ -59,7 +59,7 @@ var sources = []string{"image", "hcl", "services/kmod"}
 func (b *builder) newManifest() (*Manifest, error) {
 	a := b.Inputs.Appliance
 	m := &Manifest{
-		Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Released: b.Inputs.Lock.Released(), Go: b.programs.toolchain,
+		Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Released: b.Inputs.Released(), Go: b.programs.toolchain,
 		Lock: b.Inputs.Lock.Digest(), Outputs: map[string]Output{}, Sizes: map[string]int64{}, Packages: map[string]string{},
 	}
 	for _, p := range b.Inputs.Lock.Packages {
@@ -72,7 +72,10 @@ func (b *builder) newManifest() (*Manifest, error) {
 		return nil, err
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "lock %s\ngo %s\nsigning %+v\n", m.Lock, m.Go, m.Signing)
+	for _, l := range b.Inputs.Locks() {
+		fmt.Fprintf(h, "lock %s\n", l.Digest())
+	}
+	fmt.Fprintf(h, "go %s\nsigning %+v\n", m.Go, m.Signing)
 	for _, program := range [][]byte{b.programs.supervisor, b.programs.services, b.programs.installer, b.programs.node} {
 		fmt.Fprintf(h, "program %s\n", digestOf(program))
 	}

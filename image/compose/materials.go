@@ -17,20 +17,27 @@ func (b *builder) materials() ([]byte, error) {
 		ID: gpt.DerivedGUID(b.seed("sbom") + b.manifest.Inputs).String(),
 	}
 	sets := map[string]string{lock.Root: "root", lock.Boot: "kernel"}
-	for _, image := range b.Inputs.Appliance.Images {
-		sets[lock.ImageSet(image.Name)] = "node image " + image.Name
-	}
-	for _, p := range b.Inputs.Lock.Packages {
-		for _, set := range p.Sets {
-			if sets[set] == "" {
-				continue // a tool of the build
+	add := func(l *lock.Lock, sets map[string]string) {
+		for _, p := range l.Packages {
+			for _, set := range p.Sets {
+				if sets[set] == "" {
+					continue // a tool of the build
+				}
+				i.Components = append(i.Components, sbom.Component{
+					Kind: sbom.Debian, Name: p.Name, Version: p.Version, Architecture: p.Architecture, Source: p.Source,
+					SHA256: p.SHA256, Within: sets[set],
+				})
 			}
-			i.Components = append(i.Components, sbom.Component{
-				Kind: sbom.Debian, Name: p.Name, Version: p.Version, Architecture: p.Architecture, Source: p.Source,
-				SHA256: p.SHA256, Within: sets[set],
-			})
 		}
 	}
+	if b.Inputs.Foreign() {
+		add(b.Inputs.Lock, sets)
+		sets = map[string]string{lock.Boot: "kernel of nodes"}
+	}
+	for _, image := range b.Inputs.Native.Appliance.Images {
+		sets[lock.ImageSet(image.Name)] = "node image " + image.Name
+	}
+	add(b.Inputs.Native.Lock, sets)
 	shipped, err := b.Inputs.Shipped()
 	if err != nil {
 		return nil, err

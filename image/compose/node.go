@@ -18,16 +18,17 @@ import (
 // registry is the one that image names without any refer to.
 const registry = "docker.io/"
 
-// nodeImages returns a container store with all node images.
+// nodeImages returns a container store with all node images, which are for the
+// architecture of the tools, whatever that of the appliance is.
 func (b *builder) nodeImages(ctx context.Context, k *kernel) (*tree.Tree, error) {
 	var images []store.Image
-	for _, image := range b.Inputs.Appliance.Images {
+	for _, image := range b.Inputs.Native.Appliance.Images {
 		root, err := b.nodeRoot(ctx, k, image)
 		if err != nil {
 			return nil, fmt.Errorf("cannot make image %s: %w", image.Name, err)
 		}
 		images = append(images, store.Image{
-			Name: registry + image.Name, Labels: image.Labels, Architecture: "amd64",
+			Name: registry + image.Name, Labels: image.Labels, Architecture: b.Inputs.Native.Appliance.Debian.Architecture,
 			Created: b.time, Command: []string{"/sbin/init"}, Root: root,
 		})
 	}
@@ -37,7 +38,7 @@ func (b *builder) nodeImages(ctx context.Context, k *kernel) (*tree.Tree, error)
 // nodeRoot fills a node image: packages, a user land of busybox, our static files,
 // and what boots it.
 func (b *builder) nodeRoot(ctx context.Context, k *kernel, image *hcl.NodeImage) (*tree.Tree, error) {
-	t, err := b.readPackages(ctx, lock.ImageSet(image.Name), image.Drop)
+	t, err := b.readPackages(ctx, b.Inputs.Native.Lock, lock.ImageSet(image.Name), image.Drop)
 	if err != nil {
 		return nil, err
 	}

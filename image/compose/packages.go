@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/tree"
 )
 
@@ -26,8 +27,8 @@ func symlink(target string) *tree.File {
 	return &tree.File{Mode: fs.ModeSymlink | 0o777, Target: target, Origin: "builder"}
 }
 
-// readPackages unpacks a set of the lock into a new tree, without what is dropped.
-func (b *builder) readPackages(ctx context.Context, set string, drop []string) (*tree.Tree, error) {
+// readPackages unpacks a set of a lock into a new tree, without what is dropped.
+func (b *builder) readPackages(ctx context.Context, l *lock.Lock, set string, drop []string) (*tree.Tree, error) {
 	t, err := newRoot()
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (b *builder) readPackages(ctx context.Context, set string, drop []string) (
 	if err != nil {
 		return nil, fmt.Errorf("set %s: drop: %w", set, err)
 	}
-	packages, err := b.Inputs.Lock.Set(set)
+	packages, err := l.Set(set)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +45,7 @@ func (b *builder) readPackages(ctx context.Context, set string, drop []string) (
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		data, err := b.Inputs.Fetcher.Data(ctx, b.Inputs.Lock.File(p))
+		data, err := b.Inputs.Fetcher.Data(ctx, l.File(p))
 		if err != nil {
 			return nil, fmt.Errorf("cannot unpack %s: %w", p, err)
 		}

@@ -36,23 +36,22 @@ func (b *builder) buildPrograms(ctx context.Context) (*programs, error) {
 		return nil, errors.New("go.mod has no toolchain line: the version of Go must be pinned")
 	}
 	p := &programs{toolchain: string(match[1])}
+	architecture, nodes := b.Inputs.Appliance.Debian.Architecture, b.Inputs.Native.Appliance.Debian.Architecture
 	packages := []struct {
-		path string
-		into *[]byte
+		path, architecture string
+		into               *[]byte
 	}{
-		{"./supervisor", &p.supervisor}, {"./services", &p.services}, {"./installer", &p.installer}, {"./services/node", &p.node},
+		{"./supervisor", architecture, &p.supervisor}, {"./services", architecture, &p.services},
+		{"./installer", architecture, &p.installer}, {"./services/node", nodes, &p.node},
 	}
-	arguments := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", b.scratch + "/"}
+	paths := map[string][]string{}
 	for _, program := range packages {
-		arguments = append(arguments, program.path)
+		paths[program.architecture] = append(paths[program.architecture], program.path)
 	}
-	cmd := exec.CommandContext(ctx, "go", arguments...)
-	cmd.Dir = b.Source
-	cmd.Env = goEnvironment(os.Environ(), p.toolchain)
-	var messages bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &messages, &messages
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("cannot compile our programs: %w\n%s", err, bytes.TrimSpace(messages.Bytes()))
+	for architecture, paths := range paths {
+		if err := b.compile(ctx, p.toolchain, architecture, paths); err != nil {
+			return nil, err
+		}
 	}
 	total := 0
 	for _, program := range packages {
@@ -65,14 +64,28 @@ func (b *builder) buildPrograms(ctx context.Context) (*programs, error) {
 	return p, nil
 }
 
+// compile puts programs into the scratch folder, under the last words of their paths.
+func (b *builder) compile(ctx context.Context, toolchain, architecture string, paths []string) error {
+	arguments := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", b.scratch + "/"}, paths...)
+	cmd := exec.CommandContext(ctx, "go", arguments...)
+	cmd.Dir = b.Source
+	cmd.Env = goEnvironment(os.Environ(), toolchain, architecture)
+	var messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &messages, &messages
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("cannot compile our programs for %s: %w\n%s", architecture, err, bytes.TrimSpace(messages.Bytes()))
+	}
+	return nil
+}
+
 // goEnvironment keeps of the environment what says where Go's caches and proxies
-// are, and fixes all that has an effect on the code.
-func goEnvironment(environ []string, toolchain string) []string {
+// are, and fixes all that has an effect on the code. Go calls our architectures as Debian does.
+func goEnvironment(environ []string, toolchain, architecture string) []string {
 	kept := []string{"GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOMODCACHE", "GOCACHE", "GOPATH", "GOROOT", "GOINSECURE", "GOTMPDIR", "GOAUTH"}
 	env := slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		return strings.HasPrefix(name, "GO") && !slices.Contains(kept, name) || strings.HasPrefix(name, "CGO_")
 	})
-	return append(env, "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=-mod=readonly", "GOWORK=off",
+	return append(env, "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=readonly", "GOWORK=off",
 		"GOENV=off", "GOTOOLCHAIN="+toolchain)
 }

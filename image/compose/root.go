@@ -258,7 +258,7 @@ type Description struct {
 
 func (b *builder) addDescription(t *tree.Tree, k *kernel) error {
 	d := Description{
-		Name: b.Inputs.Appliance.Name, Version: b.Inputs.Appliance.Version, Released: b.Inputs.Lock.Released(),
+		Name: b.Inputs.Appliance.Name, Version: b.Inputs.Appliance.Version, Released: b.Inputs.Released(),
 		Time: b.time.Format("2006-01-02T15:04:05Z"), Kernel: k.release, Go: b.programs.toolchain,
 		Lock: b.Inputs.Lock.Digest(), Inputs: b.manifest.Inputs,
 	}
@@ -278,7 +278,7 @@ func (b *builder) osRelease() []byte {
 	a := b.Inputs.Appliance
 	text := fmt.Sprintf("NAME=\"WalT\"\nPRETTY_NAME=\"WalT server %s\"\nID=walt\nID_LIKE=debian\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\n",
 		a.Version, a.Version, a.Name, b.time.Format("20060102.150405"))
-	if !b.Inputs.Lock.Released() {
+	if !b.Inputs.Released() {
 		text += "VARIANT=\"not the released image\"\n"
 	}
 	return []byte(text)

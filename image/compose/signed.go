@@ -78,14 +78,10 @@ func (o owner) manifest(message []byte, comment string) ([]byte, error) {
 
 // ukis makes the UKIs of all slots and signs them.
 func (b *builder) ukis(k *kernel, initrd []byte, system *rootSlot) (map[string][]byte, error) {
-	stub, err := b.stub()
-	if err != nil {
-		return nil, err
-	}
 	signed := map[string][]byte{}
 	for _, slot := range slots {
 		unified, err := uki.Assemble(uki.Parts{
-			Stub: stub, OSRelease: b.osRelease(), Command: b.command(slot, system), Release: k.release, Initrd: initrd, Linux: k.image,
+			Stub: k.stub, OSRelease: b.osRelease(), Command: b.command(slot, system), Release: k.release, Initrd: initrd, Linux: k.image,
 		})
 		if err != nil {
 			return nil, err

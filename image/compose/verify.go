@@ -105,11 +105,11 @@ func (b *builder) rebuild(ctx context.Context, scratch string, also []string) (*
 	}
 	var messages bytes.Buffer
 	cmd := exec.CommandContext(ctx, "sh", "-c", `umask 077; exec "$0" "$@"`, program, "build",
-		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--output", out, "--signatures", b.Output,
-		"--also", strings.Join(also, ","))
+		"--cache", b.Inputs.Fetcher.Cache.Path(), "--mirror", b.Options.Mirror, "--architecture", b.Inputs.Appliance.Debian.Architecture,
+		"--output", out, "--signatures", b.Output, "--also", strings.Join(also, ","))
 	cmd.Dir = filepath.Join(source, "services")
 	cmd.Env = append(os.Environ(), "TZ=Pacific/Apia", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1", "SOURCE_DATE_EPOCH=12345",
-		"GOAMD64=v3", "GOFLAGS=-trimpath=false", keys.FolderVariable+"="+filepath.Join(scratch, "no keys"))
+		"GOAMD64=v3", "GOARM64=v9.0", "GOFLAGS=-trimpath=false", keys.FolderVariable+"="+filepath.Join(scratch, "no keys"))
 	cmd.Stdout, cmd.Stderr = &messages, &messages
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

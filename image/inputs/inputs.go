@@ -23,9 +23,10 @@ import (
 // Options say where things are.
 type Options struct {
 	Appliance string // path of appliance.hcl
-	Lock      string // path of the lock, by default appliance.lock beside it
-	Cache     string // folder of the cache, by default as fetch.OpenCache says
-	Mirror    string // by default as fetch.FindMirror says
+	// Architecture of the appliance, as Debian calls it; by default that of the description.
+	Architecture string
+	Cache        string // folder of the cache, by default as fetch.OpenCache says
+	Mirror       string // by default as fetch.FindMirror says
 	// Override lets locked packages that are gone be replaced by newer ones, loudly.
 	Override bool
 	Progress *fetch.Progress
@@ -40,23 +41,56 @@ type Inputs struct {
 	Appliance *hcl.Appliance
 	Lock      *lock.Lock // the lock, or its override; final after Ensure
 	Fetcher   *fetch.Fetcher
+	// Native are the inputs of the architecture that tools and node images have: these
+	// themselves, unless the appliance is of another one.
+	Native *Inputs
 
 	options  Options
+	file     string // of the lock
+	relock   string // command that makes it
 	override string // file of the lock override
 }
+
+// Foreign tells whether the appliance is of another architecture than its tools.
+func (in *Inputs) Foreign() bool { return in.Native != in }
+
+// Locks are all that decide what is built.
+func (in *Inputs) Locks() []*lock.Lock {
+	if in.Foreign() {
+		return []*lock.Lock{in.Lock, in.Native.Lock}
+	}
+	return []*lock.Lock{in.Lock}
+}
+
+// Released says whether all locks are those that were published.
+func (in *Inputs) Released() bool { return in.Lock.Released() && in.Native.Lock.Released() }
 
 // Open reads the description and the lock and finds cache and mirror. It does not touch
 // the network.
 func Open(o Options) (*Inputs, error) {
+	in, err := open(o)
+	if err != nil || o.Architecture == "" {
+		return in, err
+	}
+	o.Architecture = ""
+	native, err := open(o)
+	if err != nil || native.file == in.file {
+		return native, err
+	}
+	in.Native = native
+	return in, nil
+}
+
+func open(o Options) (*Inputs, error) {
 	in, err := start(o)
 	if err != nil {
 		return nil, err
 	}
-	if in.Lock, err = lock.Load(in.options.Lock); err != nil {
+	if in.Lock, err = lock.Load(in.file); err != nil {
 		return nil, err
 	}
 	if err := in.Lock.Check(in.Appliance); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; run `%s`", err, in.relock)
 	}
 	in.override = in.Fetcher.Cache.Path("override", in.Lock.Digest()+".lock")
 	if o.Override {
@@ -74,12 +108,18 @@ func Open(o Options) (*Inputs, error) {
 }
 
 func start(o Options) (*Inputs, error) {
-	if o.Lock == "" {
-		o.Lock = filepath.Join(filepath.Dir(o.Appliance), "appliance.lock")
-	}
-	a, err := hcl.LoadAppliance(o.Appliance)
+	a, err := hcl.LoadAppliance(o.Appliance, o.Architecture)
 	if err != nil {
 		return nil, err
+	}
+	native, err := hcl.LoadAppliance(o.Appliance, "")
+	if err != nil {
+		return nil, err
+	}
+	name, relock := "appliance.lock", "go run ./image lock"
+	if a.Debian.Architecture != native.Debian.Architecture {
+		name = "appliance-" + a.Debian.Architecture + ".lock"
+		relock += " --architecture " + a.Debian.Architecture
 	}
 	cache, err := fetch.OpenCache(o.Cache)
 	if err != nil {
@@ -87,7 +127,9 @@ func start(o Options) (*Inputs, error) {
 	}
 	f := &fetch.Fetcher{Cache: cache, Mirror: fetch.FindMirror(o.Mirror, "/etc/apt"), Snapshot: o.Snapshot, Progress: o.Progress}
 	o.Resolver.Fetcher = f
-	return &Inputs{Appliance: a, Fetcher: f, options: o}, nil
+	in := &Inputs{Appliance: a, Fetcher: f, options: o, file: filepath.Join(filepath.Dir(o.Appliance), name), relock: relock}
+	in.Native = in
+	return in, nil
 }
 
 // Ensure brings the packages of some sets into the cache, decoded; of every set when
@@ -112,7 +154,7 @@ func (in *Inputs) Ensure(ctx context.Context, sets ...string) error {
 			return err
 		}
 		if !in.options.Override {
-			return fmt.Errorf("%w; run `go run ./image lock --update` to lock newer versions", err)
+			return fmt.Errorf("%w; run `%s --update` to lock newer versions", err, in.relock)
 		}
 		if in.Lock, err = in.options.Resolver.Override(ctx, in.Appliance, in.Lock, gone); err != nil {
 			return err
@@ -138,12 +180,13 @@ func (in *Inputs) announce() {
 			p.Say("  gone: %s; used instead: %s", r.Gone, r.Now)
 		}
 	}
-	p.Say("  kept in %s; `go run ./image lock --update` locks newer versions", in.override)
+	p.Say("  kept in %s; `%s --update` locks newer versions", in.override, in.relock)
 }
 
-// Toolbox opens a set of packages to run its programs.
+// Toolbox opens a set of packages to run its programs, which are of this machine's
+// architecture.
 func (in *Inputs) Toolbox(ctx context.Context, set string) (*toolbox.Toolbox, error) {
-	return toolbox.Open(ctx, in.Lock, in.Fetcher, set)
+	return toolbox.Open(ctx, in.Native.Lock, in.Fetcher, set)
 }
 
 // Python is the tool set that runs pip and wheels.
@@ -155,19 +198,19 @@ func (in *Inputs) Client(ctx context.Context, name string) (*wheels.Site, error)
 	if err != nil {
 		return nil, err
 	}
-	return wheels.Install(ctx, python, in.Lock, in.Fetcher, name)
+	return wheels.Install(ctx, python, in.Native.Lock, in.Fetcher, name)
 }
 
 // Shipped returns the wheels that the appliance holds.
 func (in *Inputs) Shipped() ([]lock.Wheel, error) {
 	var shipped []lock.Wheel
-	for _, block := range in.Appliance.Wheels {
+	for _, block := range in.Native.Appliance.Wheels {
 		for _, name := range block.Shipped {
-			i := slices.IndexFunc(in.Lock.Wheels, func(w lock.Wheel) bool { return w.Set == block.Name && w.Name == name })
+			i := slices.IndexFunc(in.Native.Lock.Wheels, func(w lock.Wheel) bool { return w.Set == block.Name && w.Name == name })
 			if i < 0 {
 				return nil, fmt.Errorf("cannot ship wheel %q: wheels %q of the lock has none of that name", name, block.Name)
 			}
-			shipped = append(shipped, in.Lock.Wheels[i])
+			shipped = append(shipped, in.Native.Lock.Wheels[i])
 		}
 	}
 	return shipped, nil
@@ -193,14 +236,14 @@ func Relock(ctx context.Context, o Options, update bool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	old, err := lock.Load(in.options.Lock)
+	old, err := lock.Load(in.file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		old = &lock.Lock{}
 	case err != nil:
 		return err
 	case !update && old.Check(in.Appliance) == nil:
-		fmt.Fprintf(out, "%s fits %s; `image lock --update` looks for newer packages\n", in.options.Lock, o.Appliance)
+		fmt.Fprintf(out, "%s fits %s; `%s --update` looks for newer packages\n", in.file, o.Appliance, in.relock)
 		return nil
 	}
 	l, err := in.options.Resolver.Resolve(ctx, in.Appliance)
@@ -228,8 +271,8 @@ func Relock(ctx context.Context, o Options, update bool, out io.Writer) error {
 	if changes := l.Changes(old); len(changes) > 0 {
 		fmt.Fprintln(out, strings.Join(changes, "\n"))
 	}
-	fmt.Fprintf(out, "%s: %d packages, %d wheels\n", in.options.Lock, len(l.Packages), len(l.Wheels))
-	return l.Save(in.options.Lock)
+	fmt.Fprintf(out, "%s: %d packages, %d wheels\n", in.file, len(l.Packages), len(l.Wheels))
+	return l.Save(in.file)
 }
 
 // newer refuses a suite that is older than the one locked: a mirror that stands still, or

@@ -30,11 +30,11 @@ disk {
   esp  = "1M"
   slot = "1M"
 }
-boot {
+architecture "amd64" {
   kernel  = "kernel"
   command = ""
-  modules = []
 }
+boot { modules = [] }
 root { packages = ["server"] }
 tool "build" { packages = ["tool"] }
 `
@@ -163,7 +163,7 @@ func TestRelock(t *testing.T) {
 	if err := os.WriteFile(s.options.Appliance, []byte(changed), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(s.options); err == nil || !strings.Contains(err.Error(), "tool/build names has changed; run `image lock`") {
+	if _, err := Open(s.options); err == nil || !strings.Contains(err.Error(), "tool/build names has changed; run `go run ./image lock`") {
 		t.Errorf("got %v", err)
 	}
 	relock(false)
@@ -306,5 +306,38 @@ func TestForeignSignature(t *testing.T) {
 	err := Relock(context.Background(), s.options, true, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "no good signature of a pinned key") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The locks of the repository fit its description, and that of another architecture holds
+// nothing but what runs there.
+func TestLocksOfRepository(t *testing.T) {
+	for _, architecture := range []string{"", "amd64", "arm64"} {
+		in, err := Open(Options{Appliance: "../appliance.hcl", Architecture: architecture, Cache: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		native := in.Native.Appliance.Debian.Architecture
+		foreign := architecture != "" && architecture != native
+		if in.Foreign() != foreign || len(in.Locks()) == 2 != foreign {
+			t.Errorf("%q: foreign is %v, with %d locks", architecture, in.Foreign(), len(in.Locks()))
+		}
+		if !foreign {
+			continue
+		}
+		if sets := in.Lock.Sets(lock.Boot, lock.Root); len(sets) > 0 {
+			t.Errorf("%s: the lock has sets %v, which are those of %s", architecture, sets, native)
+		}
+		for _, p := range in.Lock.Packages {
+			if p.Architecture != architecture && p.Architecture != "all" {
+				t.Errorf("%s: package %s is of %s", architecture, p.Name, p.Architecture)
+			}
+		}
+		if _, err := in.Native.Lock.Set(lock.ToolSet("lab-" + architecture)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := Open(Options{Appliance: "../appliance.hcl", Architecture: "pdp11", Cache: t.TempDir()}); err == nil || !strings.Contains(err.Error(), `"pdp11"`) {
+		t.Errorf("an architecture without a block: %v", err)
 	}
 }

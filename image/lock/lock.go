@@ -5,13 +5,14 @@
 // diff. It names pool paths and hashes, never a host. A package appears once, in one
 // version, with the sets it belongs to:
 //
-//	boot          the kernel
+//	boot          the kernel and the stub of unified kernel images
 //	root          the read-only system
 //	image/NAME    a node image
 //	tool/NAME     programs run from the cache
 //
 // Resolver makes a lock from the description of the appliance and the signed indexes of
-// the archive, and a lock override where locked packages are gone.
+// the archive, and a lock override where locked packages are gone. An appliance of
+// another architecture than the tools' has a lock of its own, with boot and root only.
 package lock
 
 import (
@@ -129,14 +130,20 @@ func (l *Lock) Set(name string) ([]*Package, error) {
 	return set, nil
 }
 
+// Sets names all sets of packages but some.
+func (l *Lock) Sets(but ...string) (sets []string) {
+	for _, w := range l.Wanted {
+		if !strings.HasPrefix(w.Set, wheelsPrefix) && !slices.Contains(but, w.Set) {
+			sets = append(sets, w.Set)
+		}
+	}
+	return sets
+}
+
 // Files returns the files of some sets; of every set when none is named.
 func (l *Lock) Files(sets ...string) ([]fetch.File, error) {
 	if len(sets) == 0 {
-		for _, w := range l.Wanted {
-			if !strings.HasPrefix(w.Set, wheelsPrefix) {
-				sets = append(sets, w.Set)
-			}
-		}
+		sets = l.Sets()
 	}
 	var files []fetch.File
 	seen := map[string]bool{}
@@ -189,7 +196,7 @@ func wants(a *hcl.Appliance) []Wanted {
 		slices.Sort(names)
 		return slices.Compact(names)
 	}
-	list := []Wanted{{Boot, []string{a.Boot.Kernel}}, {Root, sorted(a.Root.Packages)}}
+	list := []Wanted{{Boot, sorted(append([]string{a.Boot.Kernel}, a.Boot.Packages...))}, {Root, sorted(a.Root.Packages)}}
 	for _, i := range a.Images {
 		list = append(list, Wanted{ImageSet(i.Name), sorted(i.Packages)})
 	}
@@ -216,7 +223,7 @@ func sortedStrings(list []string) []string {
 // Check says whether the lock was made from this description.
 func (l *Lock) Check(a *hcl.Appliance) error {
 	stale := func(what string) error {
-		return fmt.Errorf("the lock was made from another description: %s; run `image lock`", what)
+		return errors.New("the lock was made from another description: " + what)
 	}
 	same := func(a, b any) bool {
 		x, _ := json.Marshal(a)

@@ -17,12 +17,12 @@ import (
 
 // Parts are the contents of an image; Stub, Linux and Command are required.
 type Parts struct {
-	Stub      []byte // linuxx64.efi.stub of systemd
+	Stub      []byte // linuxx64.efi.stub of systemd, or that of another architecture
 	OSRelease []byte // os-release(5)
 	Command   string // kernel command line
 	Release   string // of the kernel, as uname -r says
 	Initrd    []byte
-	Linux     []byte // bzImage
+	Linux     []byte // a kernel that is a UEFI program itself
 }
 
 // suffixes are what UEFI calls architectures (UEFI 2.10 §3.5.1.1), by Debian's names.
@@ -47,6 +47,7 @@ func LoaderName(architecture string) string {
 const (
 	lfanewAt          = 0x3c
 	machineX64        = 0x8664
+	machineARM64      = 0xaa64
 	magicPE32Plus     = 0x20b
 	optionalAt        = 24
 	sectionAlignAt    = optionalAt + 32
@@ -91,7 +92,7 @@ func assemble(p Parts) ([]byte, error) {
 	}
 	u16 := func(at int) int { return int(binary.LittleEndian.Uint16(stub[pe+at:])) }
 	u32 := func(at int) int { return int(binary.LittleEndian.Uint32(stub[pe+at:])) }
-	if u16(4) != machineX64 || u16(optionalAt) != magicPE32Plus {
+	if machine := u16(4); machine != machineX64 && machine != machineARM64 || u16(optionalAt) != magicPE32Plus {
 		return nil, fmt.Errorf("the stub is for machine %#x, format %#x", u16(4), u16(optionalAt))
 	}
 	sectionAlign, fileAlign := u32(sectionAlignAt), u32(fileAlignAt)

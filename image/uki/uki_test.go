@@ -72,6 +72,16 @@ func TestAssemble(t *testing.T) {
 	}
 }
 
+func TestMachines(t *testing.T) {
+	for machine, accepted := range map[uint16]bool{machineX64: true, machineARM64: true, 0x14c: false, 0x1c0: false} {
+		p := Parts{Stub: stub(t, 5), Command: "c", Linux: []byte("l")}
+		binary.LittleEndian.PutUint16(p.Stub[64+4:], machine)
+		if _, err := Assemble(p); err == nil != accepted {
+			t.Errorf("machine %#x: %v", machine, err)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	whole := Parts{Stub: stub(t, 5), Command: "c", Linux: []byte("l")}
 	for name, change := range map[string]func(*Parts){

@@ -41,9 +41,10 @@ func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Spec describes a virtual PC.
+// Spec describes a virtual PC, or another computer.
 type Spec struct {
 	Name        string
+	Board       Board
 	Memory      int // MiB
 	Accelerator Accelerator
 
@@ -69,6 +70,15 @@ type Spec struct {
 	// State, if not empty, names a snapshot of the disks to continue from.
 	State string
 }
+
+// Board is the kind of computer; the [Program] must be the QEMU of its processors.
+type Board string
+
+// The boards.
+const (
+	PC    Board = ""      // x86-64
+	ARM64 Board = "arm64" // what QEMU calls virt: its console is ttyAMA0, and it has no BIOS
+)
 
 // Firmware is a UEFI.
 type Firmware struct {
@@ -134,8 +144,12 @@ const (
 func (s *Spec) arguments() []string {
 	var args []string
 	add := func(words ...string) { args = append(args, words...) }
-	board := "q35"
-	if s.Serial {
+	board, processor := "q35", s.Accelerator.Processor()
+	switch {
+	case s.Board == ARM64:
+		// A plain processor boots faster than one with all that there is to translate.
+		board, processor = "virt", "cortex-a72"
+	case s.Serial:
 		board += ",graphics=off"
 	}
 	if s.Firmware != nil && s.Firmware.Secure {
@@ -143,7 +157,7 @@ func (s *Spec) arguments() []string {
 		add("-global", "driver=cfi.pflash01,property=secure,value=on")
 	}
 	add("-name", s.Name, "-no-user-config", "-nodefaults", "-display", "none",
-		"-machine", board, "-cpu", s.Accelerator.Processor(), "-smp", "1", "-m", fmt.Sprint(s.Memory),
+		"-machine", board, "-cpu", processor, "-smp", "1", "-m", fmt.Sprint(s.Memory),
 		"-accel", s.Accelerator.Option(), "-rtc", "base="+cmp.Or(s.Clock, "utc"),
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorDescriptor), "-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleDescriptor), "-serial", "chardev:console")

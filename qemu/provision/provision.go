@@ -46,6 +46,9 @@ type Supplies struct {
 	Build    *compose.Result
 }
 
+// foreignLab is the set that boots appliances of another architecture.
+var foreignLab = lock.ToolSet("lab-arm64")
+
 // Get builds and fetches.
 func Get(ctx context.Context, o Options) (*Supplies, error) {
 	if o.Source == "" {
@@ -63,7 +66,7 @@ func Get(ctx context.Context, o Options) (*Supplies, error) {
 		return nil, err
 	}
 	// All sets at once: they must come from the same lock or override.
-	if err := in.Ensure(ctx); err != nil {
+	if err := in.Ensure(ctx, in.Lock.Sets(foreignLab)...); err != nil {
 		return nil, err
 	}
 	s := &Supplies{}

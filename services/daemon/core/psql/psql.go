@@ -47,7 +47,7 @@ func Default() Prompt {
 // readable is what psql reads on a Debian system: its libraries, and descriptions of
 // terminals and of locales.
 var readable = []string{
-	"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache",
+	"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/aarch64-linux-gnu", "/usr/lib/ld-linux-aarch64.so.1", "/etc/ld.so.cache",
 	"/usr/share/terminfo", "/usr/lib/terminfo", "/etc/terminfo",
 	"/usr/lib/locale", "/usr/share/zoneinfo", "/etc/localtime",
 }
