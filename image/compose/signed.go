@@ -93,15 +93,6 @@ func (b *builder) ukis(k *kernel, initrd []byte, system *rootSlot) (map[string][
 	return signed, nil
 }
 
-// stub reads the program that unified kernel images begin with.
-func (b *builder) stub() ([]byte, error) {
-	content, err := os.ReadFile(b.toolbox.Path(uki.StubName(b.Inputs.Appliance.Debian.Architecture)))
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the stub of unified kernel images: %w", err)
-	}
-	return content, nil
-}
-
 // command is the kernel command line of a slot. As the UKI is signed, it says what to
 // trust: the root by its hash, and upgrades by the key of their signature.
 func (b *builder) command(slot string, system *rootSlot) string {
