@@ -32,6 +32,7 @@ func TestPlatform(t *testing.T) {
 		{"client shows the platform", clientShows},
 		{"client boots an image", clientBoots},
 		{"client reads and marks logs", clientLogs},
+		{"a virtual node", virtualNode},
 		{"clients are refused in words", clientsAreRefused},
 		{"hostile bytes", hostileBytes},
 		{"boot files stay in their folder", bootFilesStay},
@@ -55,7 +56,7 @@ func unitsAreHealthy(l *lab) {
 	}
 	for _, name := range []string{
 		"walt-server-netconfig", "postgresql", "rpcbind", "nfs-mountd", "nfs-server", "chrony", "sshd",
-		"walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking",
+		"walt-server-hub", "walt-server-main", "walt-server-db", "walt-server-blocking", "walt-server-vnodes",
 		"walt-server-dhcpd", "walt-server-tftpd", "walt-server-httpd", "walt-server-named",
 	} {
 		if u, ok := units[name]; !ok || !u.Wanted {
@@ -252,6 +253,28 @@ func clientLogs(l *lab) {
 	l.want(l.walt("log", "show", "--history", "full", "--platform"), "node "+n.Name+" is booted", "new node (device type previously unknown) name=")
 	l.want(l.walt("log", "show", "--history", "full", "--nodes", n.Name, "--streams", "walt-init"), "Handing over to WALT image init.")
 	l.want(l.walt("log", "remove-checkpoint", "cp1"), "Done.")
+}
+
+// virtualNode has the appliance run a virtual node. It is translated by a machine that may
+// be translated itself: its whole boot is the matter of package vnode, here its kernel
+// only begins.
+func virtualNode(l *lab) {
+	began := time.Now()
+	l.want(l.walt("node", "create", "vn1"), `Node vn1 is now booting your image "pc-x86-64-default".`)
+	l.want(l.walt("node", "show"), "vn1 ", "virtual")
+	seen := func(text string) {
+		l.eventually(text+" on the console of vn1", func(ctx context.Context) error {
+			stdout, stderr, _, err := l.Walt(ctx, "log", "show", "--history", "full", "--nodes", "vn1", "--streams", "virtualconsole")
+			if err == nil && !strings.Contains(stdout, text) {
+				err = fmt.Errorf("it shows\n%s%s", stdout, stderr)
+			}
+			return err
+		})
+	}
+	seen("Starting...")
+	seen("Linux version")
+	l.walt("node", "remove", "vn1")
+	l.t.Logf("a virtual node came and went in %.0f s", time.Since(began).Seconds())
 }
 
 // clientsAreRefused: what fails is answered, never silent.

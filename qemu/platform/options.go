@@ -152,6 +152,10 @@ network "walt-out" {
 ssh {
   authorized_keys = ["@KEY@"]
 }
+
+virtual_nodes {
+  emulation = true
+}
 `
 
 // site returns the site file for a public key. A given one is passed on as it is: how
