@@ -525,25 +525,3 @@ func powerCut(l *lab) {
 		}
 	}
 }
-
-// TestDirectKernel boots the kernel without firmware, on a machine whose platform
-// interface does not exist: the platform comes up for virtual nodes only.
-func TestDirectKernel(t *testing.T) {
-	site := `
-network "walt-net" {
-  interface = "eth7"
-  ip        = "192.168.152.1/24"
-}
-network "walt-out" {
-  interface = "eth0"
-  ip        = "dhcp"
-}
-ssh {
-  authorized_keys = ["@KEY@"]
-}
-`
-	l := start(t, platform.Options{Direct: true, Site: site})
-	l.eventually("health", l.healthy)
-	l.want(l.walt("device", "show"), "walt-server", "192.168.152.1")
-	l.want(l.root("waltctl logs walt-server-netconfig"), "eth7")
-}

@@ -1,0 +1,152 @@
+package tests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/waltos/waltos/qemu/platform"
+)
+
+// hardwareSite names the platform interface by the address of a card that is plugged later, and
+// has a health goal that the test will let fail.
+const hardwareSite = `
+network "walt-net" {
+  interface = "enx5254000000ff"
+  ip        = "192.168.152.1/24"
+}
+network "walt-out" {
+  interface = "eth0"
+  ip        = "dhcp"
+}
+ssh {
+  authorized_keys = ["@KEY@"]
+}
+kernel {
+  sysctl = {
+    "vm.swappiness"  = 7
+    "net.no.such"    = 1
+  }
+  module "dummy" {
+    options = { numdummies = 3 }
+  }
+  module "softdog" {
+    load = true
+  }
+}
+watchdog {
+  timeout = "30s"
+  grace   = "0s"
+  goal    = ["sacrifice"]
+}
+`
+
+// TestHardware boots the kernel without firmware, on a machine whose battery is empty and whose
+// platform interface does not exist: the platform comes up for virtual nodes only. Then
+// devices come and go, and the machine is reset by its watchdog.
+func TestHardware(t *testing.T) {
+	l := start(t, platform.Options{Direct: true, Site: hardwareSite, Clock: "2001-01-01"})
+	for _, test := range []struct {
+		name string
+		run  func(*lab)
+	}{
+		{"virtual platform", virtualPlatform},
+		{"clock", clockIsRestored},
+		{"kernel settings", kernelIsSet},
+		{"disk comes and goes", diskComesAndGoes},
+		{"network card comes", cardComes},
+		{"watchdog", watchdogResets},
+	} {
+		if !t.Run(test.name, func(t *testing.T) { test.run(l.on(t)) }) {
+			break
+		}
+	}
+}
+
+func virtualPlatform(l *lab) {
+	l.eventually("health", l.healthy)
+	l.want(l.walt("device", "show"), "walt-server", "192.168.152.1")
+	l.want(l.root("waltctl logs walt-server-netconfig"), "enx5254000000ff")
+}
+
+func clockIsRestored(l *lab) {
+	l.want(l.root("waltctl logs supervisor --boot -n 0 | grep 'clock said'"), "the clock said 2001-01-01", "before the system was built")
+	l.want(l.root("cat /sys/class/rtc/rtc0/date"), "20")
+	if year := strings.TrimSpace(l.root("cut -d- -f1 /sys/class/rtc/rtc0/date")); year < "2026" {
+		l.t.Errorf("the real-time clock is in %s", year)
+	}
+	l.want(l.root("waltctl logs time-sync; stat -c %y /var/lib/walt/clock"), "no time servers", "202")
+}
+
+func kernelIsSet(l *lab) {
+	l.want(l.root("cat /proc/sys/vm/swappiness"), "7")
+	l.want(l.root("waltctl logs supervisor -n 0"), `cannot set net.no.such to "1": the kernel does not know it`)
+	l.want(l.root("ls /sys/class/net; cat /proc/modules"), "dummy2", "softdog")
+	l.want(l.root("cat /sys/module/firmware_class/parameters/path"), "/var/lib/walt/firmware")
+	l.want(l.root("ls -l /dev/disk/*"), "virtio-waltos -> ../../vda", "virtio-waltos-part1 -> ../../vda1", "by-partlabel", "root-a -> ", "by-label", "data -> ")
+	l.want(l.root("ip link show dev eth0"), "altname enp0s", "altname enx525400000001")
+}
+
+// device plugs something while the machine runs.
+func (l *lab) monitor(command string, arguments map[string]any) {
+	l.t.Helper()
+	if err := l.Appliance.Machine().Monitor.Execute(l.t.Context(), command, arguments, nil); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func diskComesAndGoes(l *lab) {
+	const link = "/dev/disk/by-id/virtio-spare-disk"
+	l.monitor("blockdev-add", map[string]any{"driver": "null-co", "node-name": "spare", "size": 64 << 20, "read-zeroes": true})
+	l.monitor("device_add", map[string]any{"driver": "virtio-blk-pci", "id": "spare-disk", "drive": "spare", "serial": "spare-disk", "bus": "slot0"})
+	l.eventually("the link of the disk", func(ctx context.Context) error {
+		_, err := l.SSH(ctx, "test -b "+link)
+		return err
+	})
+	l.monitor("device_del", map[string]any{"id": "spare-disk"})
+	l.eventually("the end of the link", func(ctx context.Context) error {
+		_, err := l.SSH(ctx, "test ! -L "+link)
+		return err
+	})
+}
+
+func cardComes(l *lab) {
+	l.monitor("netdev_add", map[string]any{"type": "hubport", "id": "spare-net", "hubid": 1})
+	l.monitor("device_add", map[string]any{"driver": "virtio-net-pci", "id": "spare-card", "netdev": "spare-net", "mac": "52:54:00:00:00:ff", "bus": "slot1", "romfile": ""})
+	l.eventually("a port of walt-net", func(ctx context.Context) error {
+		out, err := l.SSH(ctx, "ip link show master walt-net")
+		if err == nil && !strings.Contains(out, "enx5254000000ff") {
+			err = fmt.Errorf("it has only\n%s", out)
+		}
+		return err
+	})
+}
+
+// watchdogResets: the health goal fails for good. It is the last test of the machine: the unit
+// that fails is there after the reset, too.
+func watchdogResets(l *lab) {
+	l.want(l.root("waltctl status"), "watchdog: on (", ", 30s)")
+	l.want(l.root("waltctl watchdog off"), "off by request")
+	l.root(`mkdir -p /etc/walt/units.d; echo 'unit "sacrifice" { exec = ["/usr/bin/false"] }' > /etc/walt/units.d/sacrifice.hcl`)
+	l.root("waltctl apply --yes --timeout 2s || true")
+	l.eventually("the failure", func(ctx context.Context) error {
+		units, err := l.units(ctx)
+		if err == nil && units["sacrifice"].Restarts == 0 {
+			err = errors.New("it has not failed yet")
+		}
+		return err
+	})
+	if events := l.Appliance.Machine().Events(); slices.Contains(events, "WATCHDOG") {
+		l.t.Fatalf("reset during maintenance: %v", events)
+	}
+	l.SSH(l.t.Context(), "waltctl watchdog on") // the reset may come before the answer
+	l.eventually("the reset", func(context.Context) error {
+		if events := l.Appliance.Machine().Events(); !slices.Contains(events, "WATCHDOG") {
+			return fmt.Errorf("there was only %v", events)
+		}
+		return nil
+	})
+}
