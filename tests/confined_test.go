@@ -21,6 +21,15 @@ const strays = `unit "glutton" {
 
 unit "intruder" {
   exec = ["/bin/sh", "-c", "touch /etc/x; while true; do mount -t tmpfs none /tmp; sleep 0.1; done"]
+  limits {
+    memory_high = "64M"
+    swap        = "0"
+    tasks       = 20
+    cpu         = 50
+    cpu_max     = "50%"
+    io          = 50
+    io_max      = "20M"
+  }
   sandbox {}
 }
 `
@@ -50,6 +59,8 @@ func unitsAreConfined(l *lab) {
 		}
 		return fmt.Errorf("its log is:\n%s", l.root("waltctl logs intruder -n 5"))
 	})
+	group := l.root("cd /sys/fs/cgroup/units/intruder && grep -H . memory.high memory.swap.max pids.max cpu.weight cpu.max io.weight io.max")
+	l.want(group, "memory.high:67108864", "memory.swap.max:0", "pids.max:20", "cpu.weight:50", "cpu.max:50000 100000", "io.weight:default 50", " rbps=20971520 wbps=20971520 ")
 	l.want(l.root("waltctl logs intruder -n 0"), "its sandbox refused the system call ", "of mount", "Read-only file system")
 	l.root("rm /etc/walt/units.d/strays.hcl && waltctl apply --yes")
 }
