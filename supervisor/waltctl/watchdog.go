@@ -2,6 +2,7 @@ package waltctl
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/waltos/waltos/supervisor/console"
@@ -49,7 +50,7 @@ func (t *Tool) printWatchdog(s watchdog.Status) {
 	case watchdog.Armed:
 		text = paint("on", green, t.Color) + " (" + device + ")"
 	case watchdog.Grace:
-		text = fmt.Sprintf("on (%s); %s unless this ends within %v: %s", device, paint("reset", red, t.Color), s.Left, console.Clean(s.Why))
+		text = fmt.Sprintf("on (%s); %s unless this ends within %v: %s", device, paint("reset", red, t.Color), s.Left.Round(time.Second), console.Clean(s.Why))
 	case watchdog.Starving:
 		text = fmt.Sprintf("on (%s); %s: %s", device, paint("RESET at any moment", red, t.Color), console.Clean(s.Why))
 	case watchdog.Ending:
