@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -33,20 +32,11 @@ type Change struct {
 
 // DiffBuilds compares two folders of outputs.
 func DiffBuilds(ctx context.Context, o Options, old, new string) (*Diff, error) {
-	b, err := open(o)
+	c, done, err := comparer(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	box, err := b.Inputs.Toolbox(ctx, tools)
-	if err != nil {
-		return nil, err
-	}
-	scratch, err := b.Inputs.Fetcher.Cache.TempDir()
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(scratch)
-	c := &compare.Comparer{Command: box.Command, Scratch: scratch}
+	defer done()
 	var results [2]*Result
 	var roots [2]*compare.Root
 	for i, dir := range []string{old, new} {

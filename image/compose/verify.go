@@ -72,23 +72,31 @@ func Open(dir string) (*Result, error) {
 
 // Compare compares the outputs of two builds, and their manifests.
 func Compare(ctx context.Context, o Options, first, second *Result) ([]compare.Difference, error) {
-	b, err := open(o)
+	c, done, err := comparer(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	defer done()
+	names := maps.Clone(first.Manifest.Outputs)
+	maps.Copy(names, second.Manifest.Outputs)
+	return c.Folders(ctx, first.Dir, second.Dir, append(slices.Sorted(maps.Keys(names)), manifestName))
+}
+
+// comparer returns what compares outputs, until done is called.
+func comparer(ctx context.Context, o Options) (c *compare.Comparer, done func(), err error) {
+	b, err := open(o)
+	if err != nil {
+		return nil, nil, err
 	}
 	box, err := b.Inputs.Toolbox(ctx, tools)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	scratch, err := b.Inputs.Fetcher.Cache.TempDir()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer os.RemoveAll(scratch)
-	names := maps.Clone(first.Manifest.Outputs)
-	maps.Copy(names, second.Manifest.Outputs)
-	c := &compare.Comparer{Command: box.Command, Scratch: scratch}
-	return c.Folders(ctx, first.Dir, second.Dir, append(slices.Sorted(maps.Keys(names)), manifestName))
+	return &compare.Comparer{Command: box.Command, Scratch: scratch}, func() { os.RemoveAll(scratch) }, nil
 }
 
 // rebuild runs the builder of a copy of the sources in a process of its own.

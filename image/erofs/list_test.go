@@ -13,29 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/waltos/waltos/image/fetch"
-	"github.com/waltos/waltos/image/inputs"
-	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/inputs/inputstest"
 	"github.com/waltos/waltos/image/tree"
 )
 
 // sample is an image made by mkfs.erofs, of folders of one and of several blocks.
 func sample(tb testing.TB) ([]byte, *tree.Tree, time.Time) {
 	tb.Helper()
-	in, err := inputs.Open(inputs.Options{
-		Appliance: filepath.Join("..", "appliance.hcl"), Override: true, Progress: fetch.NewProgress(tb.Output()),
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	set := lock.ToolSet("build")
-	if err := in.Ensure(tb.Context(), set); err != nil {
-		tb.Fatal(err)
-	}
-	box, err := in.Toolbox(tb.Context(), set)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	box := inputstest.Tools(tb, "build")
 	tr := tree.New()
 	for name, f := range map[string]*tree.File{
 		"/usr/bin/sudo": {Mode: 0o755 | fs.ModeSetuid, UID: 1, GID: 2, Content: bytes.Repeat([]byte("text"), 5000)},
@@ -55,7 +40,7 @@ func sample(tb testing.TB) ([]byte, *tree.Tree, time.Time) {
 	}
 	at := time.Unix(1_700_000_000, 0).UTC()
 	name := filepath.Join(tb.TempDir(), "image")
-	_, err = Write(tb.Context(), name, tr, Options{
+	_, err := Write(tb.Context(), name, tr, Options{
 		UUID: "6a2f0a4c-6b14-4e0c-8a5e-0f3a5c1c2d3e", Time: at,
 		Command: func(ctx context.Context, arguments ...string) (*exec.Cmd, error) {
 			return box.Command(ctx, "mkfs.erofs", arguments...), nil

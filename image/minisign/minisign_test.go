@@ -8,9 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/waltos/waltos/image/fetch"
-	"github.com/waltos/waltos/image/inputs"
-	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/inputs/inputstest"
 )
 
 func key(seed string) ed25519.PrivateKey {
@@ -19,21 +17,7 @@ func key(seed string) ed25519.PrivateKey {
 
 // The real minisign accepts what is signed here, and refuses the rest.
 func TestMinisign(t *testing.T) {
-	if testing.Short() {
-		t.Skip("downloads packages")
-	}
-	in, err := inputs.Open(inputs.Options{Appliance: "../appliance.hcl", Override: true, Progress: fetch.NewProgress(t.Output())})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := lock.ToolSet("build")
-	if err := in.Ensure(t.Context(), set); err != nil {
-		t.Fatal(err)
-	}
-	box, err := in.Toolbox(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
+	box := inputstest.Tools(t, "build")
 	dir := t.TempDir()
 	write := func(name string, content []byte) string {
 		t.Helper()

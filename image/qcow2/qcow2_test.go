@@ -10,9 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/waltos/waltos/image/fetch"
-	"github.com/waltos/waltos/image/inputs"
-	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/inputs/inputstest"
 )
 
 func TestWrite(t *testing.T) {
@@ -45,20 +43,7 @@ func TestWrite(t *testing.T) {
 // qemuImg returns QEMU's own tool for images.
 func qemuImg(t *testing.T) func(arguments ...string) *exec.Cmd {
 	t.Helper()
-	in, err := inputs.Open(inputs.Options{
-		Appliance: filepath.Join("..", "appliance.hcl"), Override: true, Progress: fetch.NewProgress(t.Output()),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := lock.ToolSet("lab")
-	if err := in.Ensure(t.Context(), set); err != nil {
-		t.Fatal(err)
-	}
-	box, err := in.Toolbox(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
+	box := inputstest.Tools(t, "lab")
 	return func(arguments ...string) *exec.Cmd { return box.Command(t.Context(), "qemu-img", arguments...) }
 }
 

@@ -15,10 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/waltos/waltos/image/fetch"
 	"github.com/waltos/waltos/image/gpt"
-	"github.com/waltos/waltos/image/inputs"
-	"github.com/waltos/waltos/image/lock"
+	"github.com/waltos/waltos/image/inputs/inputstest"
 	"github.com/waltos/waltos/image/toolbox"
 	"github.com/waltos/waltos/image/uki"
 )
@@ -43,25 +41,7 @@ func signer(t testing.TB, name string) *Signer {
 }
 
 // tools returns the programs that judge.
-func tools(t *testing.T) *toolbox.Toolbox {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("downloads packages")
-	}
-	in, err := inputs.Open(inputs.Options{Appliance: "../appliance.hcl", Override: true, Progress: fetch.NewProgress(t.Output())})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := lock.ToolSet("build")
-	if err := in.Ensure(t.Context(), set); err != nil {
-		t.Fatal(err)
-	}
-	box, err := in.Toolbox(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return box
-}
+func tools(t *testing.T) *toolbox.Toolbox { return inputstest.Tools(t, "build") }
 
 // write puts a file in a folder.
 func write(t *testing.T, dir, name string, content []byte) string {
