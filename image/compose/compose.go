@@ -26,6 +26,7 @@ import (
 	"github.com/waltos/waltos/image/keys"
 	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/sign"
+	"github.com/waltos/waltos/image/store"
 	"github.com/waltos/waltos/image/toolbox"
 	"github.com/waltos/waltos/image/wheels"
 )
@@ -283,7 +284,10 @@ func (b *builder) compose(ctx context.Context, shipped []lock.Wheel) error {
 		return err
 	})
 	group.Go(func() (err error) {
-		content.images, err = b.nodeImages(groupContext, nodes)
+		images, err := b.nodeImages(groupContext, nodes)
+		if err == nil {
+			content.images, err = store.Build(images)
+		}
 		return err
 	})
 	group.Go(func() (err error) {

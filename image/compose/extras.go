@@ -32,6 +32,7 @@ var extras = map[string]extra{
 	"zst":   {DiskName + ".zst", "the disk image, compressed", compressDisk},
 	"live":  {liveName, "a live system as one UEFI program", writeLive},
 	"iso":   {"walt.iso", "the live system on a medium: CD or USB stick", writeISO},
+	"nodes": {"walt-nodes.tar", "the default images of nodes, for podman load", writeNodes},
 	"pxe":   {"walt-netboot.tar", "the live system for network boot by iPXE", writeNetboot},
 	"qcow2": {"walt.qcow2", "the disk image for QEMU and libvirt, with room for data", convertDisk},
 }

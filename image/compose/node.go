@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"path/filepath"
@@ -18,9 +19,9 @@ import (
 // registry is the one that image names without any refer to.
 const registry = "docker.io/"
 
-// nodeImages returns a container store with all node images, which are for the
-// architecture of the tools, whatever that of the appliance is.
-func (b *builder) nodeImages(ctx context.Context, k *kernel) (*tree.Tree, error) {
+// nodeImages returns all node images, which are for the architecture of the tools,
+// whatever that of the appliance is.
+func (b *builder) nodeImages(ctx context.Context, k *kernel) ([]store.Image, error) {
 	var images []store.Image
 	for _, image := range b.Inputs.Native.Appliance.Images {
 		root, err := b.nodeRoot(ctx, k, image)
@@ -32,7 +33,20 @@ func (b *builder) nodeImages(ctx context.Context, k *kernel) (*tree.Tree, error)
 			Created: b.time, Command: []string{"/sbin/init"}, Root: root,
 		})
 	}
-	return store.Build(images)
+	return images, nil
+}
+
+// writeNodes writes the node images as an archive for podman and docker.
+func writeNodes(ctx context.Context, b *builder, w io.Writer) error {
+	k, err := b.readKernel(ctx, b.Inputs.Native)
+	if err != nil {
+		return err
+	}
+	images, err := b.nodeImages(ctx, k)
+	if err != nil {
+		return err
+	}
+	return store.WriteArchive(w, images)
 }
 
 // nodeRoot fills a node image: packages, a user land of busybox, our static files,

@@ -176,7 +176,7 @@ func TestSignatures(t *testing.T) {
 // Further outputs hold the same disk, and stay until the next build.
 func TestExtras(t *testing.T) {
 	result, in := built(t)
-	o := Options{Inputs: in, Also: []string{"zst", "qcow2", "iso", "pxe"}}
+	o := Options{Inputs: in, Also: []string{"zst", "qcow2", "iso", "pxe", "nodes"}}
 	all, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

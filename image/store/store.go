@@ -125,36 +125,25 @@ type builder struct {
 }
 
 func (b *builder) add(image Image) error {
-	var archive bytes.Buffer
-	if err := image.Root.WriteTar(&archive, image.Created); err != nil {
-		return err
-	}
-	diff := digest(archive.Bytes())
-	layer := diff[len("sha256:"):]
-	configData, err := json.Marshal(config{
-		Architecture: image.Architecture, OS: "linux", Created: image.Created.UTC(),
-		Config:  container{Cmd: image.Command, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Labels: image.Labels},
-		History: []history{{image.Created.UTC(), "walt image build"}},
-		RootFS:  rootfs{"layers", []string{diff}},
-	})
+	d, err := describe(image)
 	if err != nil {
 		return err
 	}
 	manifestData, err := json.Marshal(manifest{
 		SchemaVersion: 2, MediaType: manifestType,
-		Config: content{configType, len(configData), digest(configData)},
-		Layers: []content{{layerType, archive.Len(), diff}},
+		Config: content{configType, len(d.config), digest(d.config)},
+		Layers: []content{{layerType, len(d.archive), d.diff}},
 	})
 	if err != nil {
 		return err
 	}
-	if err := b.addLayer(layer, image, archive.Bytes()); err != nil {
+	if err := b.addLayer(d.layer(), image, d.archive); err != nil {
 		return err
 	}
 
-	id := digest(configData)[len("sha256:"):]
+	id := d.id()
 	stored := storedImage{
-		ID: id, Digest: digest(manifestData), Names: []string{image.Name}, Layer: layer, Metadata: "{}",
+		ID: id, Digest: digest(manifestData), Names: []string{image.Name}, Layer: d.layer(), Metadata: "{}",
 		DataSizes: map[string]int{}, DataDigest: map[string]string{}, Created: image.Created.UTC(),
 	}
 	for _, data := range []struct {
@@ -163,7 +152,7 @@ func (b *builder) add(image Image) error {
 	}{
 		{"manifest-" + digest(manifestData), manifestData},
 		{"manifest", manifestData},
-		{"sha256:" + id, configData},
+		{"sha256:" + id, d.config},
 	} {
 		stored.DataNames = append(stored.DataNames, data.name)
 		stored.DataSizes[data.name] = len(data.content)

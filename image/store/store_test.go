@@ -15,6 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
 	"github.com/waltos/waltos/image/tree"
 )
 
@@ -151,5 +155,36 @@ func TestSplit(t *testing.T) {
 	}
 	if !bytes.Equal(rebuilt.Bytes(), archive.Bytes()) {
 		t.Error("the archive put together again is another one")
+	}
+}
+
+// A reader of such archives finds the image, with the ids that the store has.
+func TestArchive(t *testing.T) {
+	image := sample(t)
+	var out bytes.Buffer
+	if err := WriteArchive(&out, []Image{image, image}); err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag("waltplatform/test-default:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(out.Bytes())), nil }, &tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Image(got); err != nil {
+		t.Error(err)
+	}
+	id, err := got.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := Build([]Image{image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.Get("/overlay-images/" + id.Hex); err != nil {
+		t.Errorf("the store has another id: %v", err)
 	}
 }
