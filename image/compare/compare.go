@@ -96,7 +96,8 @@ type part struct {
 }
 
 // opener takes a container apart; ok is false when it is none of this kind. The parts
-// stay readable until close is called.
+// stay readable until close is called. An error says what is damaged; some parts may be
+// there nevertheless.
 type opener func(c *comparison, r *io.SectionReader) (parts map[string]part, close func(), ok bool, err error)
 
 // openers in the order they are tried.
@@ -112,21 +113,23 @@ func (c *comparison) contents(where []string, a, b *io.SectionReader) error {
 	if err != nil || same {
 		return err
 	}
-	before := len(c.found)
+	before, damaged := len(c.found), false
 	for _, open := range openers {
 		partsA, closeA, ok, err := open(c, a)
-		if err != nil || !ok {
-			if err != nil {
-				c.report(where, "the first is damaged: %v", err)
-			}
+		if err != nil {
+			c.report(where, "the first is damaged: %v", err)
+			damaged = true
+		}
+		if !ok {
 			continue
 		}
 		partsB, closeB, ok, err := open(c, b)
-		if err != nil || !ok {
+		if err != nil {
+			c.report(where, "the second is damaged: %v", err)
+			damaged = true
+		}
+		if !ok {
 			closeA()
-			if err != nil {
-				c.report(where, "the second is damaged: %v", err)
-			}
 			continue
 		}
 		err = c.parts(where, partsA, partsB)
@@ -137,7 +140,7 @@ func (c *comparison) contents(where []string, a, b *io.SectionReader) error {
 		}
 		break
 	}
-	if len(c.found) > before {
+	if len(c.found) > before && !damaged {
 		return nil
 	}
 	return c.bytes(where, a, b)

@@ -120,27 +120,30 @@ func openEROFS(c *comparison, r *io.SectionReader) (map[string]part, func(), boo
 	if err != nil {
 		return nil, nil, false, err
 	}
-	parts, remove, _, err := c.unpack(image, func(image, to string) error {
+	// A damaged file ends the unpacking; it is then shorter than it should be.
+	parts, remove, ok, err := c.unpack(image, func(image, to string) error {
 		return c.run("fsck.erofs", "--extract="+to, "--no-preserve", "--overwrite", image)
 	}, listed)
-	if err != nil {
+	if !ok {
 		return nil, nil, false, err
 	}
 	if r.Size() > image.Size() {
 		hashes := io.NewSectionReader(r, image.Size(), r.Size()-image.Size())
 		parts["hash tree"] = part{about: fmt.Sprintf("blocks of %d bytes", verity.BlockSize), content: hashes, plain: true}
 	}
-	return parts, remove, true, nil
+	return parts, remove, true, err
 }
 
 // unpack writes a file system to the scratch folder, has it unpacked, and returns its
-// files, with what a list says of them and of everything that is no regular file.
+// files, with what a list says of them and of everything that is no regular file. Where
+// the unpacking fails, the parts are those it has made until then.
 func (c *comparison) unpack(r *io.SectionReader, unpack func(image, to string) error, listed map[string]part) (map[string]part, func(), bool, error) {
 	dir, err := os.MkdirTemp(c.Scratch, "unpacked-")
 	if err != nil {
 		return nil, nil, false, err
 	}
 	remove := func() { os.RemoveAll(dir) }
+	var damage error
 	parts, err := func() (map[string]part, error) {
 		image := filepath.Join(dir, "image")
 		f, err := os.Create(image)
@@ -155,9 +158,7 @@ func (c *comparison) unpack(r *io.SectionReader, unpack func(image, to string) e
 		if err := os.Mkdir(to, 0o700); err != nil {
 			return nil, err
 		}
-		if err := unpack(image, to); err != nil {
-			return nil, err
-		}
+		damage = unpack(image, to)
 		if err := os.Remove(image); err != nil {
 			return nil, err
 		}
@@ -187,7 +188,7 @@ func (c *comparison) unpack(r *io.SectionReader, unpack func(image, to string) e
 		remove()
 		return nil, nil, false, err
 	}
-	return parts, remove, true, nil
+	return parts, remove, true, damage
 }
 
 // lazyFile is a file that is open only while it is read: a root has thousands.

@@ -144,7 +144,7 @@ func writeISO(ctx context.Context, b *builder, w io.Writer) error {
 	if err := b.liveESP(esp, program); err != nil {
 		return err
 	}
-	if err := os.Mkdir(content, 0o755); err != nil {
+	if err := errors.Join(os.Mkdir(content, 0o755), os.Chmod(content, 0o755)); err != nil { // a umask would be in the image
 		return err
 	}
 	stamp := b.time.Format("2006010215040500")

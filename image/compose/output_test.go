@@ -315,6 +315,7 @@ func TestChangedByteIsNamed(t *testing.T) {
 		{"ESP", esp.Offset() + 100<<20, "walt.img: partition esp: byte 104857600"},
 		{"UKI", esp.Offset() + find(t, disk, esp, []byte("walt.slot=a")), "walt.img: partition esp: /EFI/BOOT/BOOTX64.EFI: section .cmdline"},
 		{"file", root.Offset() + system/2, "walt.img: partition root-a: /usr/"},
+		{"another file", root.Offset() + system/3, "walt.img: partition root-a: /usr/"},
 		{"mode of a file", root.Offset() + inode + 4, "walt.img: partition root-a: /usr/bin/bash: -rwxr-xr-x 0:0, in the second -rwxrwxr-x 0:0"},
 		{"behind the superblock", root.Offset() + 1157, "walt.img: partition root-a: byte 1157 (0x485) is"},
 		{"hash tree", root.Offset() + system + 5000, "walt.img: partition root-a: hash tree: byte 5000 (0x1388) is"},
