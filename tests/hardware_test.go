@@ -57,7 +57,6 @@ func TestHardware(t *testing.T) {
 		{"clock", clockIsRestored},
 		{"kernel settings", kernelIsSet},
 		{"disk comes and goes", diskComesAndGoes},
-		{"network card comes", cardComes},
 		{"watchdog", watchdogResets},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(l.on(t)) }) {
@@ -83,7 +82,15 @@ func clockIsRestored(l *lab) {
 
 func kernelIsSet(l *lab) {
 	l.want(l.root("cat /proc/sys/vm/swappiness"), "7")
-	l.want(l.root("waltctl logs supervisor -n 0"), `cannot set net.no.such to "1": the kernel does not know it`)
+	// Drivers are loaded beside the start of the units; what they bring can be set after that.
+	l.eventually("the report of an unknown setting", func(ctx context.Context) error {
+		const want = `cannot set net.no.such to "1": the kernel does not know it`
+		out, err := l.SSH(ctx, "waltctl logs supervisor -n 0")
+		if err == nil && !strings.Contains(out, want) {
+			err = fmt.Errorf("the log is\n%s", out)
+		}
+		return err
+	})
 	l.want(l.root("ls /sys/class/net; cat /proc/modules"), "dummy2", "softdog")
 	l.want(l.root("cat /sys/module/firmware_class/parameters/path"), "/var/lib/walt/firmware")
 	l.want(l.root("ls -l /dev/disk/*"), "virtio-waltos -> ../../vda", "virtio-waltos-part1 -> ../../vda1", "by-partlabel", "root-a -> ", "by-label", "data -> ")
@@ -109,18 +116,6 @@ func diskComesAndGoes(l *lab) {
 	l.monitor("device_del", map[string]any{"id": "spare-disk"})
 	l.eventually("the end of the link", func(ctx context.Context) error {
 		_, err := l.SSH(ctx, "test ! -L "+link)
-		return err
-	})
-}
-
-func cardComes(l *lab) {
-	l.monitor("netdev_add", map[string]any{"type": "hubport", "id": "spare-net", "hubid": 1})
-	l.monitor("device_add", map[string]any{"driver": "virtio-net-pci", "id": "spare-card", "netdev": "spare-net", "mac": "52:54:00:00:00:ff", "bus": "slot1", "romfile": ""})
-	l.eventually("a port of walt-net", func(ctx context.Context) error {
-		out, err := l.SSH(ctx, "ip link show master walt-net")
-		if err == nil && !strings.Contains(out, "enx5254000000ff") {
-			err = fmt.Errorf("it has only\n%s", out)
-		}
 		return err
 	})
 }

@@ -226,6 +226,7 @@ func changedRoot(s *secure) {
 		s.Fatal(err)
 	}
 	m := s.boot(512, s.Build.Trust, nil, disk)
+	m.Console.Allow(regexp.MustCompile(`verity.* corrupted|Kernel panic - not syncing: dm-verity`)) // it is what is expected
 	at := s.await(m, 0, secureBootIsOn)
 	s.await(m, at, regexp.MustCompile(`verity: .*data block 0 is corrupted`))
 	s.await(m, at, regexp.MustCompile(`Kernel panic - not syncing: dm-verity device corrupted`))

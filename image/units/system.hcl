@@ -112,6 +112,7 @@ unit "nfs-mountd" {
     proc     = "machine"
     network  = true
     families = ["netlink"]
+    syscalls = ["name_to_handle_at"] # which file system an export is of
     write    = ["/proc/fs/nfsd", "/var/lib/nfs"]
   }
 }
