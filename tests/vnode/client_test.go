@@ -37,19 +37,23 @@ func bridgePlatform(t *testing.T) {
 		t.Fatal(err)
 	}
 	network := &net.IPNet{IP: net.IPv4(192, 168, 152, 1), Mask: net.CIDRMask(24, 32)}
+	var away []netlink.Addr
 	for _, a := range addresses {
 		if network.Contains(a.IP) {
 			// With the first one of a network all others of it may go.
 			if err := netlink.AddrDel(lo, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() {
-				if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: a.IPNet}); err != nil {
-					t.Error(err)
-				}
-			})
+			away = append(away, a)
 		}
 	}
+	t.Cleanup(func() {
+		for _, a := range away { // in their order: the first one is what the kernel sends from
+			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: a.IPNet}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	bridge.Name = "walt-net"
 	if err := netlink.LinkAdd(bridge); err != nil {

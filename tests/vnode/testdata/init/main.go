@@ -30,7 +30,7 @@ func main() {
 	for _, card := range glob("/sys/class/net/*/device") {
 		say("mac", read(filepath.Join(filepath.Dir(card), "address")))
 	}
-	for _, disk := range glob("/sys/class/block/sd*") {
+	for _, disk := range settled("/sys/class/block/sd*") {
 		say("disk", filepath.Base(disk)+" "+read(filepath.Join(disk, "size")))
 	}
 	os.Mkdir("/image", 0o755)
@@ -51,6 +51,19 @@ func main() {
 		}
 	}
 	check(lines.Err())
+}
+
+// settled returns what a pattern matches when that has not changed for a second: the kernel
+// looks for disks, and for what is on them, beside everything else, and does not say when it is done.
+func settled(pattern string) []string {
+	names := glob(pattern)
+	for quiet := 0; quiet < 10; quiet++ {
+		time.Sleep(100 * time.Millisecond)
+		if now := glob(pattern); !slices.Equal(now, names) {
+			names, quiet = now, 0
+		}
+	}
+	return names
 }
 
 // count prints for some seconds.
