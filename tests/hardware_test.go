@@ -97,7 +97,7 @@ func kernelIsSet(l *lab) {
 	l.want(l.root("ip link show dev eth0"), "altname enp0s", "altname enx525400000001")
 }
 
-// device plugs something while the machine runs.
+// monitor gives the machine an order of QMP.
 func (l *lab) monitor(command string, arguments map[string]any) {
 	l.t.Helper()
 	if err := l.Appliance.Machine().Monitor.Execute(l.t.Context(), command, arguments, nil); err != nil {

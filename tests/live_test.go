@@ -2,7 +2,6 @@ package tests
 
 import (
 	"archive/tar"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -59,18 +58,7 @@ func (s *secure) liveKernel() {
 			kernel.Initrd = filepath.Join(dir, words[1])
 		}
 	}
-	m, err := machine.Start(s.Context(), s.Tools.QEMU, machine.Spec{
-		Name: "live", Memory: 2048, Accelerator: machine.TCG, Serial: true, Kernel: &kernel,
-	}, nil)
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() {
-		m.Kill()
-		if s.Failed() {
-			s.Logf("the console ends with\n%s", strings.Join(m.Console.Lines(60), "\n"))
-		}
-	})
+	m := s.start(machine.Spec{Name: "live", Memory: 2048, Accelerator: machine.TCG, Serial: true, Kernel: &kernel})
 	at := s.await(m, 0, liveSystem)
 	s.await(m, at, startingUnits)
 }
@@ -98,7 +86,7 @@ func (s *secure) unpack(archive, dir string) {
 		if _, err := io.Copy(out, in); err != nil {
 			s.Fatal(err)
 		}
-		if err := errors.Join(out.Close()); err != nil {
+		if err := out.Close(); err != nil {
 			s.Fatal(err)
 		}
 	}

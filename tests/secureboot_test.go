@@ -83,6 +83,12 @@ func (s *secure) boot(memory int, trust []sign.Variable, tables []string, disks 
 		}
 		spec.Disks = append(spec.Disks, machine.Disk{File: s.write(dir, fmt.Sprintf("disk%d", i), overlay.Bytes())})
 	}
+	return s.start(spec)
+}
+
+// start starts a machine that ends with the test, whose failure shows its console.
+func (s *secure) start(spec machine.Spec) *machine.Machine {
+	s.Helper()
 	m, err := machine.Start(s.Context(), s.Tools.QEMU, spec, nil)
 	if err != nil {
 		s.Fatal(err)

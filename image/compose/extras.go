@@ -69,7 +69,7 @@ func (m *Manifest) extras() (names []string) {
 func (b *builder) addExtras(ctx context.Context) error {
 	made := 0
 	also := b.Also
-	if slices.Contains(also, "iso") {
+	if slices.Contains(also, "iso") || slices.Contains(also, "pxe") { // they are made of it
 		also = append([]string{"live"}, also...)
 	}
 	for _, name := range also {

@@ -101,9 +101,14 @@ initrd initrd.img
 boot
 `
 
-// writeNetboot writes what a server for network boot serves, as a tar archive.
-func writeNetboot(ctx context.Context, b *builder, w io.Writer) error {
-	parts, err := b.liveSystem(ctx)
+// writeNetboot writes what a server for network boot serves, as a tar archive: the
+// parts of the live system.
+func writeNetboot(_ context.Context, b *builder, w io.Writer) error {
+	program, err := os.ReadFile(filepath.Join(b.Output, liveName))
+	if err != nil {
+		return err
+	}
+	parts, err := uki.Read(program)
 	if err != nil {
 		return err
 	}

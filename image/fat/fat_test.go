@@ -6,12 +6,12 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/waltos/waltos/image/inputs/inputstest"
 	"github.com/waltos/waltos/image/tree"
 )
 
@@ -72,20 +72,13 @@ func TestWrite(t *testing.T) {
 
 func judge(t *testing.T, image string, files map[string][]byte) {
 	t.Helper()
-	fsck, err := exec.LookPath("fsck.vfat")
-	if err != nil {
-		t.Skip("not judged: fsck.vfat is not on this machine")
-	}
-	if out, err := exec.Command(fsck, "-n", "-v", image).CombinedOutput(); err != nil || strings.Contains(string(out), "wrong") {
+	box := inputstest.Tools(t, "build")
+	if out, err := box.Command(t.Context(), "fsck.vfat", "-n", "-v", image).CombinedOutput(); err != nil || strings.Contains(string(out), "wrong") {
 		t.Errorf("fsck.vfat: %v\n%s", err, out)
 	}
-	mcopy, err := exec.LookPath("mcopy")
-	if err != nil {
-		t.Skip("not read: mcopy is not on this machine")
-	}
 	dir := t.TempDir()
-	cmd := exec.Command(mcopy, "-s", "-i", image, "::*", dir)
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+	cmd := box.Command(t.Context(), "mcopy", "-s", "-i", image, "::*", dir)
+	cmd.Env = append(cmd.Environ(), "LC_ALL=C.UTF-8")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("mcopy: %v\n%s", err, out)
 	}

@@ -128,6 +128,24 @@ func (d *Daemon) furnish(more string) error {
 	return os.Symlink(d.Postgres.Folder(), "/run/postgresql")
 }
 
+// Launch starts a command that ends with this program at the latest: the kernel sends a
+// signal at the end of the thread that started it, which therefore does nothing else. How
+// the command has ended comes from the channel.
+func Launch(cmd *exec.Cmd) (ended chan error, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	ended = make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	return ended, <-started
+}
+
 // Up starts one of the daemon's processes.
 func (d *Daemon) Up(service string) {
 	d.t.Helper()
@@ -136,21 +154,9 @@ func (d *Daemon) Up(service string) {
 		d.t.Fatal(err)
 	}
 	defer printed.Close()
-	p := &process{cmd: exec.Command(supplies.Services, append([]string{service}, arguments(service)...)...), ended: make(chan error, 1)}
+	p := &process{cmd: exec.Command(supplies.Services, append([]string{service}, arguments(service)...)...)}
 	p.cmd.Stdout, p.cmd.Stderr = printed, printed
-	// It ends with this program at the latest: the kernel sends this signal at the end of
-	// the thread that started it, which therefore does nothing else.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.ended <- p.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if p.ended, err = Launch(p.cmd); err != nil {
 		d.t.Fatal(err)
 	}
 	d.running[service] = p

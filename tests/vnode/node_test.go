@@ -11,10 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -122,7 +120,7 @@ var managed = []string{"--hostname", "node1", "--mac", mac, "--ip", address, "--
 func start(t *testing.T, options ...string) *program {
 	t.Helper()
 	args := append([]string{"walt-virtual-node", "--acceleration", "tcg"}, options...)
-	p := &program{t: t, cmd: exec.Command(native.Get().Services, args...), ended: make(chan error, 1)}
+	p := &program{t: t, cmd: exec.Command(native.Get().Services, args...)}
 	keys, err := p.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -133,17 +131,7 @@ func start(t *testing.T, options ...string) *program {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = w, w
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.ended <- p.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if p.ended, err = native.Launch(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()

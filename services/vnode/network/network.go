@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/waltos/waltos/services/internal/items"
 	"github.com/waltos/waltos/services/internal/pattern"
 )
 
@@ -43,7 +44,7 @@ const (
 func Parse(text string) ([]Spec, error) {
 	var specs []Spec
 	seen := map[string]bool{}
-	for _, item := range items(text) {
+	for _, item := range items.Split(text) {
 		spec, err := parse(item)
 		if err != nil {
 			return nil, err
@@ -96,22 +97,4 @@ func parse(item string) (Spec, error) {
 		}
 	}
 	return spec, nil
-}
-
-// items splits a text at the commas outside of brackets.
-func items(text string) []string {
-	var list []string
-	inside, from := false, 0
-	for i, c := range text {
-		switch {
-		case c == '[':
-			inside = true
-		case c == ']':
-			inside = false
-		case c == ',' && !inside:
-			list = append(list, text[from:i])
-			from = i + 1
-		}
-	}
-	return append(list, text[from:])
 }

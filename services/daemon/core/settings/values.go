@@ -8,6 +8,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/internal/items"
 	"github.com/waltos/waltos/services/internal/pattern"
 )
 
@@ -122,7 +123,7 @@ func parseDisks(_ *request, value string) (any, error) {
 	if value == "none" {
 		return value, nil
 	}
-	for _, item := range splitItems(value) {
+	for _, item := range items.Split(value) {
 		if !disk().MatchString(item) {
 			return refuse("Could not parse disks value '%s'.", value)
 		}
@@ -144,7 +145,7 @@ func parseNetworks(_ *request, value string) (any, error) {
 		return nil, text.Refuse("Failed: %s%s", fmt.Sprintf(format, args...), moreInfo)
 	}
 	var names []string
-	for _, item := range splitItems(value) {
+	for _, item := range items.Split(value) {
 		found := network().FindStringSubmatch(item)
 		if found == nil {
 			return refuse("Could not parse networks value '%s'.", value)
@@ -164,24 +165,6 @@ func parseNetworks(_ *request, value string) (any, error) {
 		return refuse("Specifying twice the same network name is not allowed.")
 	}
 	return value, nil
-}
-
-// splitItems splits at the commas outside of brackets.
-func splitItems(value string) []string {
-	var items []string
-	inside, from := false, 0
-	for i, c := range value {
-		switch {
-		case c == '[':
-			inside = true
-		case c == ']':
-			inside = false
-		case c == ',' && !inside:
-			items = append(items, value[from:i])
-			from = i + 1
-		}
-	}
-	return append(items, value[from:])
 }
 
 // options splits what an item has in brackets, which may be empty.
