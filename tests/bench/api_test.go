@@ -89,12 +89,14 @@ func (d *daemon) session() *client.Session {
 
 // calling returns what measure opens: clients that each call a method in a session.
 func (d *daemon) calling(method string, args ...any) func() func() error {
-	return func() func() error {
-		s := d.session()
-		return func() error {
-			_, err := s.Call(d.b.Context(), method, args...)
-			return err
-		}
+	return func() func() error { return calling(d.b, d.session(), method, args...) }
+}
+
+// calling returns a call of a method in a session.
+func calling(b *testing.B, s *client.Session, method string, args ...any) func() error {
+	return func() error {
+		_, err := s.Call(b.Context(), method, args...)
+		return err
 	}
 }
 

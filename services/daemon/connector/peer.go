@@ -25,6 +25,8 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+
+	"github.com/waltos/waltos/services/internal/direct"
 )
 
 // ErrPeerLost is the error of a call whose connection ended before its reply: the
@@ -94,6 +96,9 @@ func newPeer(conn net.Conn, h Handler, inline Inline) *Peer {
 		h = func(context.Context, *Peer, string, []byte) (any, error) {
 			return nil, errors.New("this process serves no call")
 		}
+	}
+	if cheap, err := direct.New(conn); err == nil { // else it has no descriptor
+		conn = cheap
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Peer{

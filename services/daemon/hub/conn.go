@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/session"
+	"github.com/waltos/waltos/services/internal/direct"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
@@ -44,7 +45,7 @@ const (
 // and that of the link to server-main tells the ends of calls.
 type conn struct {
 	hub     *Hub
-	nc      net.Conn
+	nc      *direct.Conn
 	in      input // nc, read with limits in time
 	peer    netip.Addr
 	api     string
@@ -68,7 +69,7 @@ type conn struct {
 	held      int         // bytes of messages, of hub.memory
 }
 
-func newConn(h *Hub, nc net.Conn, peer netip.Addr) *conn {
+func newConn(h *Hub, nc *direct.Conn, peer netip.Addr) *conn {
 	c := &conn{hub: h, nc: nc, in: input{Conn: nc}, peer: peer, mode: rpc.Lines}
 	c.changed.L = &c.mu
 	return c
@@ -77,9 +78,6 @@ func newConn(h *Hub, nc net.Conn, peer netip.Addr) *conn {
 // serve serves the connection until the client, an error, or ctx ends it. An error is
 // one that is worth a line.
 func (c *conn) serve(ctx context.Context) error {
-	if err := c.out.open(c.nc); err != nil {
-		return err
-	}
 	request, r, err := rpc.ReadRequest(ctx, &c.in)
 	if err != nil {
 		return silent(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/direct"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/metrics"
 )
@@ -92,12 +93,20 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 		running.Go(func() {
 			defer h.quota.Give(peer)
 			defer nc.Close()
-			c := newConn(h, nc, peer)
-			if err := c.serve(ctx); err != nil {
+			if err := h.serve(ctx, nc, peer); err != nil {
 				log.Printf("%v: %v", peer, err)
 			}
 		})
 	}
+}
+
+// serve serves a connection to its end.
+func (h *Hub) serve(ctx context.Context, nc net.Conn, peer netip.Addr) error {
+	conn, err := direct.New(nc)
+	if err != nil {
+		return err
+	}
+	return newConn(h, conn, peer).serve(ctx)
 }
 
 // complain logs that a connection was refused, but not each time.

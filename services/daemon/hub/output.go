@@ -1,11 +1,6 @@
 package hub
 
-import (
-	"errors"
-	"net"
-	"syscall"
-	"time"
-)
+import "time"
 
 const (
 	// maxUnread is what a client may have left unread when its next message is taken.
@@ -17,56 +12,16 @@ const (
 // output writes to a client. What a client does not read at once is kept and written by
 // a goroutine, so that nobody else ever waits for a client. It is guarded by conn.mu.
 type output struct {
-	raw      syscall.RawConn
 	unread   []byte // what no goroutine writes yet
 	waiting  int    // bytes, with those that one writes
 	draining bool   // a goroutine writes
-
-	// Of one attempt; these save the allocations of a closure.
-	attempt func(fd uintptr) bool
-	data    []byte
-	n       int
-	err     error
-}
-
-func (o *output) open(nc net.Conn) error {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return errors.New("cannot write to a connection without descriptor")
-	}
-	raw, err := sc.SyscallConn()
-	o.raw, o.attempt = raw, o.writeOnce
-	return err
-}
-
-// try writes as much as the connection takes at once.
-func (o *output) try(data []byte) (int, error) {
-	o.data, o.n, o.err = data, 0, nil
-	err := o.raw.Write(o.attempt)
-	o.data = nil
-	if err == nil {
-		err = o.err
-	}
-	return o.n, err
-}
-
-func (o *output) writeOnce(fd uintptr) bool {
-	n, err := syscall.Write(int(fd), o.data)
-	for err == syscall.EINTR {
-		n, err = syscall.Write(int(fd), o.data)
-	}
-	if err == syscall.EAGAIN {
-		n, err = 0, nil
-	}
-	o.n, o.err = max(n, 0), err
-	return true
 }
 
 // write sends bytes to the client, without waiting; c.mu is held.
 func (c *conn) write(data []byte) error {
 	o := &c.out
 	if !o.draining {
-		n, err := o.try(data)
+		n, err := c.nc.TryWrite(data)
 		if err != nil {
 			return err
 		}
