@@ -48,7 +48,7 @@ watchdog {
 // platform interface does not exist: the platform comes up for virtual nodes only. Then
 // devices come and go, and the machine is reset by its watchdog.
 func TestHardware(t *testing.T) {
-	l := start(t, platform.Options{Direct: true, Site: hardwareSite, Clock: "2001-01-01"})
+	l := start(t, platform.Options{Site: hardwareSite, Clock: "2001-01-01"})
 	for _, test := range []struct {
 		name string
 		run  func(*lab)
@@ -57,6 +57,7 @@ func TestHardware(t *testing.T) {
 		{"clock", clockIsRestored},
 		{"kernel settings", kernelIsSet},
 		{"disk comes and goes", diskComesAndGoes},
+		{"network card comes and goes", cardComesAndGoes},
 		{"watchdog", watchdogResets},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(l.on(t)) }) {
@@ -118,6 +119,38 @@ func diskComesAndGoes(l *lab) {
 		_, err := l.SSH(ctx, "test ! -L "+link)
 		return err
 	})
+}
+
+// cardComesAndGoes: a card whose further name is in the site file becomes a port of the platform
+// while it is there. The driver of the second one is loaded for it.
+func cardComesAndGoes(l *lab) {
+	ports := func(want bool) {
+		l.t.Helper()
+		l.eventually("the change of the ports of walt-net", func(ctx context.Context) error {
+			out, err := l.SSH(ctx, "ip link show master walt-net")
+			if err == nil && (strings.Contains(out, "altname enx5254000000ff") != want || strings.Contains(out, "walt-net-dummy") == want) {
+				err = fmt.Errorf("they are\n%s", out)
+			}
+			return err
+		})
+	}
+	for i, driver := range []string{"virtio-net-pci", "e1000e"} {
+		network, card := fmt.Sprintf("spare-net%d", i), fmt.Sprintf("spare-card%d", i)
+		l.monitor("netdev_add", map[string]any{"type": "hubport", "id": network, "hubid": 1})
+		l.monitor("device_add", map[string]any{"driver": driver, "id": card, "netdev": network, "mac": "52:54:00:00:00:ff", "bus": "slot1", "romfile": ""})
+		ports(true)
+		l.monitor("device_del", map[string]any{"id": card})
+		ports(false)
+		l.eventually("the end of the card", func(ctx context.Context) error {
+			err := l.Appliance.Machine().Monitor.Execute(ctx, "device_del", map[string]any{"id": card}, nil)
+			if err == nil || !strings.Contains(err.Error(), "not found") {
+				return fmt.Errorf("the machine still has it: %v", err)
+			}
+			return nil
+		})
+	}
+	l.want(l.root("waltctl logs walt-server-netconfig"), "Interface enx5254000000ff has gone: the platform has virtual nodes only until it appears")
+	l.eventually("health", l.healthy)
 }
 
 // watchdogResets: the health goal fails for good. It is the last test of the machine: the unit

@@ -26,6 +26,8 @@ type client struct {
 
 	// kick ends any wait: a cable was plugged.
 	kick chan struct{}
+	// leave ends run.
+	leave context.CancelFunc
 
 	last netip.Addr // asked for again
 	end  time.Time  // of the lease in use; zero: none

@@ -189,6 +189,12 @@ func ensure(want netlink.Link) (netlink.Link, error) {
 	return link, setUp(link)
 }
 
+// exists tells whether there is an interface of that name, which may be a further one.
+func exists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
 func setUp(link netlink.Link) error {
 	if link.Attrs().Flags&net.FlagUp != 0 {
 		return nil

@@ -28,6 +28,10 @@ const interfaceWait = 10 * time.Second
 // settle is the pause after a change of the interfaces: they come in bursts.
 const settle = 200 * time.Millisecond
 
+// lookTime is how often a missing interface is looked for: the kernel tells nobody of the further
+// names that one gets while it is down.
+const lookTime = time.Second
+
 // Config says what to configure, and where.
 type Config struct {
 	Site *hcl.Site
@@ -117,10 +121,18 @@ func (m *manager) apply(ctx context.Context) (missing []string, err error) {
 	}
 	for i, n := range m.cfg.Site.Networks {
 		link := up[n.Name]
-		if n.IP != "dhcp" || link == nil || m.running[n.Name] != nil {
+		if n.IP != "dhcp" || link == nil {
 			continue
 		}
+		if c := m.running[n.Name]; c != nil {
+			if c.link == link.Attrs().Name {
+				continue
+			}
+			c.leave() // the card was replaced by another
+		}
+		ctx, leave := context.WithCancel(ctx)
 		c := &client{
+			leave:   leave,
 			network: n.Name, kick: make(chan struct{}, 1), link: link.Attrs().Name, metric: firstMetric + i, host: m.cfg.Site.HostName,
 			resolvers: func(addrs []netip.Addr) {
 				m.mu.Lock()
@@ -172,7 +184,13 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 	defer pending.Stop()
 	deadline := time.NewTimer(m.cfg.Wait)
 	defer deadline.Stop()
+	ticker := time.NewTicker(lookTime)
+	defer ticker.Stop()
 	for {
+		var look <-chan time.Time
+		if len(missing) > 0 {
+			look = ticker.C
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -183,10 +201,15 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 				}
 				return errors.New("cannot watch the interfaces any more")
 			}
-			if m.concerns(change.Attrs().Name) {
+			a := change.Attrs()
+			if m.concerns(a.Name) || slices.ContainsFunc(a.AltNames, m.concerns) {
 				pending.Reset(settle)
 			}
 			m.carrier(change)
+		case <-look:
+			if slices.ContainsFunc(missing, exists) {
+				pending.Reset(0)
+			}
 		case <-pending.C:
 			before := missing
 			var err error
@@ -196,6 +219,11 @@ func (m *manager) watch(ctx context.Context, changes <-chan netlink.LinkUpdate, 
 			for _, name := range before {
 				if !slices.Contains(missing, name) {
 					log.Printf("Interface %s has appeared", name)
+				}
+			}
+			for _, name := range missing {
+				if !slices.Contains(before, name) {
+					log.Printf("Interface %s has gone%s", name, m.consequence(name))
 				}
 			}
 		case <-deadline.C:

@@ -106,11 +106,6 @@ func link(t *testing.T, name string) netlink.Link {
 	return l
 }
 
-func exists(name string) bool {
-	_, err := netlink.LinkByName(name)
-	return err == nil
-}
-
 func addresses(t *testing.T, name string) string {
 	t.Helper()
 	list, err := netlink.AddrList(link(t, name), netlink.FAMILY_V4)
@@ -308,21 +303,25 @@ func TestInterfaceAppears(t *testing.T) {
 }
 
 // TestInterfaceIsNamed: the site file may use a further name, which an interface gets a moment
-// after it appears.
+// after it appears. It may be taken away, and come again as another.
 func TestInterfaceIsNamed(t *testing.T) {
 	if !nettest.Enter(t) {
 		return
 	}
-	needBridge(t)
+	dummy := needBridge(t)
 	const name = "enx5254000000ff"
 	svc := start(t, site(t, `network "walt-net" {
 		interface = "`+name+`"
 		ip        = "192.168.152.1/24"
 	}`), t.TempDir(), nil)
 	defer svc.stop(t)
-	cable(t, "eth1", "far1")
-	must(t, netlink.LinkAddAltName(link(t, "eth1"), name))
-	until(t, "the interface is used", func() bool { return inBridge(t, "eth1") })
+	for _, card := range []string{"eth1", "eth2"} {
+		cable(t, card, "far1")
+		must(t, netlink.LinkAddAltName(link(t, card), name))
+		until(t, card+" is used", func() bool { return inBridge(t, card) && !exists(dummyName) })
+		must(t, netlink.LinkDel(link(t, card)))
+		until(t, "the platform is virtual again", func() bool { return exists(dummyName) || !dummy })
+	}
 }
 
 func TestDHCP(t *testing.T) {
