@@ -1,9 +1,13 @@
 package process
 
 import (
+	"errors"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"runtime"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/waltos/waltos/supervisor/unit"
@@ -62,19 +66,48 @@ func exhaust(t *testing.T, free int) (held []int) {
 	return held[:len(held)-free]
 }
 
-// TestNoProcesses: the kernel refuses another process (EAGAIN).
+// TestNoProcesses: the kernel refuses another process (EAGAIN), which a limit makes it do to
+// every user but root: the test goes on as root of a namespace, who is another user outside.
 func TestNoProcesses(t *testing.T) {
-	root := cgroups(t)
-	b := newBench(t, root)
-	limit := filepath.Join(root, "pids.max")
-	if _, err := os.Stat(limit); err != nil {
-		t.Skipf("this control group does not limit processes: %v", err)
+	if os.Getenv("WALT_TEST_NO_PROCESSES") != "" {
+		withoutProcesses(t)
+		return
 	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestNoProcesses$", "-test.v")
+	cmd.Env = append(os.Environ(), "WALT_TEST_NO_PROCESSES=1")
+	cmd.Dir = "/"
+	user, group := os.Getuid(), os.Getgid()
+	if user == 0 {
+		user, group = 65534, 65534
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: user, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: group, Size: 1}},
+		Credential:  &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
+		t.Skipf("this machine does not allow a namespace of users: %v", err)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestNoProcesses") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func withoutProcesses(t *testing.T) {
+	b := newBench(t, "")
 	u := b.parse(`unit "u" {
  type = "oneshot"
  exec = ["/bin/true"]
 }`)
-	if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
+	b.launch(u, unit.Main).end("exited with status 0")
+	keepThreads(20)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 0, Max: before.Max}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -82,10 +115,26 @@ func TestNoProcesses(t *testing.T) {
 			t.Errorf("without processes it ended: %s", e.Text)
 		}
 	}
-	if err := os.WriteFile(limit, []byte("max"), 0); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &before); err != nil {
 		t.Fatal(err)
 	}
 	b.launch(u, unit.Main).end("exited with status 0")
+}
+
+// keepThreads makes threads that then wait for work: the limit is one of threads too, and the
+// runtime ends a program that lacks one.
+func keepThreads(n int) {
+	var ready, ended sync.WaitGroup
+	ready.Add(n)
+	for range n {
+		ended.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ready.Done()
+			ready.Wait()
+		})
+	}
+	ended.Wait()
 }
 
 // TestFloodOfLines: a unit that writes without end is slowed down by who reads, which holds no
