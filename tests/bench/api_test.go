@@ -79,7 +79,7 @@ func milliseconds(d time.Duration) string {
 // session opens a session that ends with the benchmark.
 func (d *daemon) session() *client.Session {
 	d.b.Helper()
-	s, err := client.Dial(d.b.Context(), d.api, client.Options{API: "CSAPI", Handler: (&client.User{Name: "alice"}).Serve})
+	s, err := client.Dial(d.b.Context(), d.API, client.Options{API: "CSAPI", Handler: (&client.User{Name: "alice"}).Serve})
 	if err != nil {
 		d.b.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func BenchmarkAPI(b *testing.B) {
 // selecting returns what measure opens: connections to PostgreSQL that read the nodes.
 func (d *daemon) selecting() func() func() error {
 	return func() func() error {
-		conn := d.postgres.Connect("walt")
+		conn := d.Postgres.Connect("walt")
 		return func() error {
 			rows, err := conn.Query(d.b.Context(),
 				`SELECT d.name, d.mac, d.ip, d.virtual, d.conf::text, n.image, n.model

@@ -26,7 +26,7 @@ func BenchmarkHistory(b *testing.B) {
 	}
 	var group errgroup.Group
 	for i := range streams {
-		group.Go(func() error { return client.SendLogs(b.Context(), d.streams, fmt.Sprint("bench.", i), lines...) })
+		group.Go(func() error { return client.SendLogs(b.Context(), d.Streams, fmt.Sprint("bench.", i), lines...) })
 	}
 	if err := group.Wait(); err != nil {
 		b.Fatal(err)
@@ -34,7 +34,7 @@ func BenchmarkHistory(b *testing.B) {
 	if _, err := d.session().CallKeywords(b.Context(), "count_logs", nil, pickle.NewDict("streams_regexp", "bench")); err != nil {
 		b.Fatal(err) // it is answered once everything received is stored
 	}
-	conn := d.postgres.Connect("walt")
+	conn := d.Postgres.Connect("walt")
 	history := pickle.NewDict("history", pickle.Tuple{nil, nil}, "realtime", false, "issuers", nil,
 		"streams_regexp", "^bench", "logline_regexp", nil)
 	for b.Loop() {
@@ -52,7 +52,7 @@ func BenchmarkHistory(b *testing.B) {
 			return err
 		})
 		received := rate(func() error {
-			s, err := client.DialStream(b.Context(), d.streams, rpc.DumpLogs)
+			s, err := client.DialStream(b.Context(), d.Streams, rpc.DumpLogs)
 			if err != nil {
 				return err
 			}
@@ -65,7 +65,7 @@ func BenchmarkHistory(b *testing.B) {
 		})
 		count := 0
 		decoded := rate(func() error {
-			return client.DumpLogs(b.Context(), d.streams, client.LogQuery{History: true, Streams: "^bench"}, func(client.Record) error {
+			return client.DumpLogs(b.Context(), d.Streams, client.LogQuery{History: true, Streams: "^bench"}, func(client.Record) error {
 				count++
 				return nil
 			})

@@ -21,7 +21,7 @@ func BenchmarkMemory(b *testing.B) {
 	const nodes, users = 1000, 100
 	for b.Loop() {
 		d := newDaemonOf(b, nodes)
-		d.waitAnswer("show_nodes", "alice", true)
+		d.AwaitCall("show_nodes", "alice", true)
 		rest := d.memory("at rest")
 		b.ReportMetric(rest, "MiB(at-rest)")
 		for i := 1; i <= nodes; i++ {
@@ -55,7 +55,7 @@ func (d *daemon) bootStatus(node int) {
 		from = "127.0.0.1"
 	}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	conn, err := dialer.DialContext(d.b.Context(), "tcp", d.streams)
+	conn, err := dialer.DialContext(d.b.Context(), "tcp", d.Streams)
 	if err != nil {
 		d.b.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func (d *daemon) memory(when string) float64 {
 	t := newTable("PROCESS, "+when, "PSS MiB", "PRIVATE", "RSS")
 	sum := 0.0
 	for _, service := range daemonServices {
-		pss, private, rss := d.resident(d.commands[service].Process.Pid)
+		pss, private, rss := d.resident(d.PID(service))
 		sum += pss
 		t.row(service, fmt.Sprintf("%.1f", pss), fmt.Sprintf("%.1f", private), fmt.Sprintf("%.1f", rss))
 	}

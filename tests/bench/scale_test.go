@@ -13,7 +13,7 @@ func BenchmarkScale(b *testing.B) {
 	const nodes = 10_000
 	for b.Loop() {
 		small, large := newDaemon(b), newDaemonOf(b, nodes)
-		large.waitAnswer("show_nodes", "alice", true)
+		large.AwaitCall("show_nodes", "alice", true)
 		bare := measure(b, 1, large.selecting())
 		shown := measure(b, 1, large.calling("show_nodes", "alice", true))
 		// Each change of a node makes the listing anew.
@@ -53,14 +53,11 @@ func BenchmarkScale(b *testing.B) {
 // until show_nodes return.
 func (d *daemon) restart() (serves, shows time.Duration) {
 	d.b.Helper()
-	for _, service := range daemonServices {
-		d.end(d.commands[service])
-	}
+	d.Down(daemonServices...)
 	began := time.Now()
-	d.startDatabase()
-	d.startOthers()
-	d.waitAnswer("get_time")
+	d.Up("server-db", "server-blocking", "server-main", "server-hub")
+	d.AwaitCall("get_time")
 	serves = time.Since(began)
-	d.waitAnswer("show_nodes", "alice", true)
+	d.AwaitCall("show_nodes", "alice", true)
 	return serves, time.Since(began)
 }

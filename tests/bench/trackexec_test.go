@@ -94,10 +94,10 @@ func median(values []float64) float64 {
 // cpu returns the seconds of processor that the threads of the daemon have taken.
 func (d *daemon) cpu() (seconds float64) {
 	d.b.Helper()
-	for _, command := range d.commands {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", command.Process.Pid))
+	for _, service := range daemonServices {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", d.PID(service)))
 		if err != nil || len(threads) == 0 {
-			d.b.Fatalf("the kernel tells no times of %s: %v", command, err)
+			d.b.Fatalf("the kernel tells no times of %s: %v", service, err)
 		}
 		for _, thread := range threads {
 			text, err := os.ReadFile(thread)

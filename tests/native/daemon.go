@@ -8,16 +8,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/qemu/client"
+	"github.com/waltos/waltos/services/daemon/daemontest"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	wire "github.com/waltos/waltos/services/wire/client"
@@ -40,15 +38,10 @@ virtual_nodes { emulation = true }
 
 // Daemon is the daemon of one platform.
 type Daemon struct {
+	*daemontest.Processes
 	Postgres *dbtest.Postgres
 	t        testing.TB
-	folder   string // of what the processes print
-	running  map[string]*process
-}
-
-type process struct {
-	cmd   *exec.Cmd
-	ended chan error
+	folder   string // of users
 }
 
 // arguments returns those of a service.
@@ -75,13 +68,13 @@ func StartSite(t testing.TB, more string, devices ...db.Device) *Daemon {
 	if refused != "" {
 		t.Skipf("skipped: the daemon needs namespaces: %s", refused)
 	}
-	d := &Daemon{t: t, folder: t.TempDir(), Postgres: dbtest.Start(t), running: map[string]*process{}}
+	d := &Daemon{t: t, folder: t.TempDir(), Postgres: dbtest.Start(t)}
 	for _, step := range []func() error{func() error { return d.furnish(more) }, storeImages} {
 		if err := step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(d.report)
+	d.Processes = daemontest.New(t, API, supplies.Services, arguments)
 	d.Up("server-db")
 	database := db.Dial(db.Socket)
 	defer database.Close()
@@ -91,9 +84,7 @@ func StartSite(t testing.TB, more string, devices ...db.Device) *Daemon {
 			t.Fatal(err)
 		}
 	}
-	for _, service := range []string{"vnodes", "server-blocking", "server-main", "server-hub", "httpd"} {
-		d.Up(service)
-	}
+	d.Up("vnodes", "server-blocking", "server-main", "server-hub", "httpd")
 	d.Await()
 	return d
 }
@@ -128,82 +119,6 @@ func (d *Daemon) furnish(more string) error {
 	return os.Symlink(d.Postgres.Folder(), "/run/postgresql")
 }
 
-// Launch starts a command that ends with this program at the latest: the kernel sends a
-// signal at the end of the thread that started it, which therefore does nothing else. How
-// the command has ended comes from the channel.
-func Launch(cmd *exec.Cmd) (ended chan error, err error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	ended = make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	return ended, <-started
-}
-
-// Up starts one of the daemon's processes.
-func (d *Daemon) Up(service string) {
-	d.t.Helper()
-	printed, err := os.OpenFile(filepath.Join(d.folder, service), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer printed.Close()
-	p := &process{cmd: exec.Command(supplies.Services, append([]string{service}, arguments(service)...)...)}
-	p.cmd.Stdout, p.cmd.Stderr = printed, printed
-	if p.ended, err = Launch(p.cmd); err != nil {
-		d.t.Fatal(err)
-	}
-	d.running[service] = p
-	d.t.Cleanup(func() {
-		if d.running[service] == p {
-			if err := d.end(service, syscall.SIGTERM); err != nil {
-				d.t.Errorf("%s: %v", service, err)
-			}
-		}
-	})
-}
-
-// PID returns the number of one of the processes.
-func (d *Daemon) PID(service string) int { return d.running[service].cmd.Process.Pid }
-
-// Kill ends one of the processes without any care.
-func (d *Daemon) Kill(service string) { _ = d.end(service, syscall.SIGKILL) }
-
-func (d *Daemon) end(service string, s syscall.Signal) error {
-	p := d.running[service]
-	delete(d.running, service)
-	p.cmd.Process.Signal(s)
-	return <-p.ended
-}
-
-// Await waits until a client is served, also what needs the database.
-func (d *Daemon) Await() {
-	d.t.Helper()
-	dbtest.Wait(d.t, "the daemon", func(ctx context.Context) error {
-		for service, p := range d.running {
-			select {
-			case err := <-p.ended:
-				p.ended <- err
-				d.t.Fatalf("%s has ended: %v", service, err)
-			default:
-			}
-		}
-		s, err := wire.Dial(ctx, API, wire.Options{})
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		_, err = s.Call(ctx, "device_show")
-		return err
-	})
-}
-
 // callLimit bounds a call: none may hang.
 const callLimit = 20 * time.Second
 
@@ -217,20 +132,6 @@ func (d *Daemon) Call(user, method string, args ...any) (any, error) {
 	}
 	defer s.Close()
 	return s.Call(ctx, method, args...)
-}
-
-// report shows what the processes printed, when the test has failed.
-func (d *Daemon) report() {
-	if !d.t.Failed() {
-		return
-	}
-	files, _ := filepath.Glob(filepath.Join(d.folder, "*"))
-	for _, file := range files {
-		const enough = 4096
-		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
-			d.t.Logf("%s printed:\n%s", filepath.Base(file), text[max(0, len(text)-enough):])
-		}
-	}
 }
 
 // Folder is the working folder of a user.

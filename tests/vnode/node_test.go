@@ -18,6 +18,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/waltos/waltos/services/daemon/daemontest"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/tests/native"
@@ -131,7 +132,7 @@ func start(t *testing.T, options ...string) *program {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = w, w
-	if p.ended, err = native.Launch(p.cmd); err != nil {
+	if p.ended, err = daemontest.Launch(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()

@@ -8,28 +8,33 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/waltos/waltos/services/confine"
+	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
+	"github.com/waltos/waltos/services/daemon/hub"
 	"github.com/waltos/waltos/services/daemon/session"
 	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify/notifytest"
 	"github.com/waltos/waltos/services/wire/pickle"
 )
 
-// asMain makes this program be server-main, with the arguments that follow.
-const asMain = "server-main-of-a-test"
+// services are what this program is, when the name of one is its first argument.
+var services = map[string]func(ctx context.Context, args []string) error{
+	confine.Role: confine.Main, "server-blocking": blocking.Main, "server-db": db.Main, "server-hub": hub.Main, "server-main": Main,
+}
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == confine.Role {
-		fmt.Fprintln(os.Stderr, confine.Main(context.Background(), os.Args[2:]))
-		os.Exit(1)
-	}
-	if len(os.Args) > 1 && os.Args[1] == asMain {
-		if err := Main(context.Background(), os.Args[2:]); err != nil {
+	if len(os.Args) > 1 && services[os.Args[1]] != nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		err := services[os.Args[1]](ctx, os.Args[2:])
+		stop()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -61,7 +66,7 @@ func TestKillRebootsNoNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := notifytest.Start(t, map[string]*os.File{"streams": streams}, asMain, "-socket-dir", sockets, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
+	k := notifytest.Start(t, map[string]*os.File{"streams": streams}, "server-main", "-socket-dir", sockets, "-site", site, "-listen-netconsole", "127.0.0.1:0", "-server-mac", "02:00:00:00:00:05", "-images=false")
 	link := session.Dial(filepath.Join(sockets, "main.sock"), nil, metrics.New("test"))
 	defer link.Close()
 	call := func(method string, args pickle.Tuple, kwargs *pickle.Dict) (value any) {

@@ -9,15 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/waltos/waltos/hcl"
-	"github.com/waltos/waltos/services/daemon/blocking"
 	"github.com/waltos/waltos/services/daemon/blocking/registry"
-	"github.com/waltos/waltos/services/daemon/blocking/snmp"
-	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/wire/credentials"
 )
 
@@ -123,15 +119,8 @@ func TestCN28AccountOfTheRealClient(t *testing.T) {
 	for _, label := range []string{"own", "other", "missing"} {
 		blocks = append(blocks, fmt.Sprintf("registry %q {\n api = \"docker-registry-v2\"\n host = %q\n port = %s\n protocol = \"http\"\n}\n", label, host, port))
 	}
-	n := startNative(t, blocks...)
-	ln, err := net.Listen("unix", filepath.Join(n.sockets, "blocking.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- connector.Listen(ctx, ln, blocking.NewService(snmp.NewClient(), "").Handle) }()
-	defer func() { cancel(); <-ended }()
+	n := startNative(t, strings.Join(blocks, ""))
+	n.Up("server-blocking")
 
 	// The client keeps a password as the hexadecimal of its own obfuscation (client-api §4.1).
 	hide := func(text string) string {

@@ -12,92 +12,49 @@ import (
 	"testing"
 	"time"
 
-	"github.com/waltos/waltos/services/daemon/core/psql"
+	"github.com/waltos/waltos/services/daemon/daemontest"
+	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
-	"github.com/waltos/waltos/services/daemon/hub"
-	"github.com/waltos/waltos/services/images"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/services/wire/pickle"
 	"github.com/waltos/waltos/services/wire/rpc"
 )
 
-// native is the daemon as it runs without appliance: PostgreSQL, server-db, server-main
-// and server-hub, with real sockets.
+// native is the daemon as it runs without appliance, with real processes and sockets.
 type native struct {
-	t       *testing.T
-	sockets string
-	site    string
-	api     string // address of TCP 12345
-	streams string // of TCP 12347
-	ssh     string // the program
-	wheels  string // folder of those for clients
-	stop    func() // ends server-main
+	*daemontest.Daemon
+	t      *testing.T
+	wheels string // folder of those for clients
 }
 
-// startNative starts a daemon; blocks are added to its site file.
-func startNative(t *testing.T, blocks ...string) *native {
-	n := &native{t: t, sockets: dbtest.Start(t).Serve(), wheels: t.TempDir()}
+// startNative starts a daemon with blocks in its site file, and devices.
+func startNative(t *testing.T, site string, devices ...db.Device) *native {
+	n := &native{t: t, wheels: t.TempDir()}
 	// What ssh would do on the node is done here: its last argument is run by a shell.
-	n.ssh = filepath.Join(t.TempDir(), "ssh")
+	programs := t.TempDir()
 	script := "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n"
-	if err := os.WriteFile(n.ssh, []byte(script), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(programs, "ssh"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	n.site = filepath.Join(t.TempDir(), "walt.hcl")
-	// The loopback is walt-net, so that connections of the test come from a device.
-	text := "network \"walt-net\" { ip = \"127.0.0.5/24\" }\n" + strings.Join(blocks, "")
-	if err := os.WriteFile(n.site, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n.streams = "127.0.0.1:0"
-	n.startMain()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.api = ln.Addr().String()
-	h := hub.New(hub.Config{MainSocket: filepath.Join(n.sockets, "main.sock"), Access: hub.Open})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- h.Serve(ctx, ln) }()
-	t.Cleanup(func() { cancel(); <-ended; h.Close(); n.stop() })
-	return n
-}
-
-func (n *native) startMain() {
-	p, err := open(context.Background(), options{
-		site: n.site, sockets: n.sockets, streams: n.streams, netconsole: "127.0.0.1:0", serverMAC: "02:00:00:00:00:05",
-		wheels: n.wheels,
-	})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.streams = p.streams.Addr().String()
-	p.daemon.Images = &shelf{images: []images.Image{{
-		ID: strings.Repeat("a", 64), Names: []string{"waltplatform/pc-x86-64-default:latest"}, Models: []string{"pc-x86-64"},
-	}}}
-	p.daemon.SSH.Program = n.ssh
+	t.Setenv("PATH", programs+":"+os.Getenv("PATH"))
 	exe, err := os.Executable()
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p.daemon.SQL = psql.Prompt{Services: exe, Program: dbtest.PsqlCommand(n.t)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- p.run(ctx) }()
-	n.stop = func() {
-		cancel()
-		if err := <-ended; err != nil {
-			n.t.Errorf("server-main: %v", err)
-		}
-		n.stop = func() {}
-	}
+	n.Daemon = daemontest.Start(t, daemontest.Config{
+		Program: exe,
+		Arguments: map[string][]string{
+			"server-main": {"-wheels", n.wheels, "-psql", strings.Join(dbtest.PsqlCommand(t), " "), "-sql-account", ""},
+		},
+		Site: site, Devices: devices,
+	})
+	return n
 }
 
 // session opens an API session; what it prints goes to said.
 func (n *native) session(api string) (s *client.Session, said *strings.Builder) {
 	said = &strings.Builder{}
-	s, err := client.Dial(n.t.Context(), n.api, client.Options{API: api, Handler: (&client.User{Name: "alice", Out: said, Err: said}).Serve})
+	s, err := client.Dial(n.t.Context(), n.API, client.Options{API: api, Handler: (&client.User{Name: "alice", Out: said, Err: said}).Serve})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -106,7 +63,7 @@ func (n *native) session(api string) (s *client.Session, said *strings.Builder) 
 }
 
 func TestNativeDaemon(t *testing.T) {
-	n := startNative(t)
+	n := startNative(t, "")
 	tool, _ := n.session("SSAPI")
 	if _, err := tool.Call(t.Context(), "register_device", "", "", "127.0.0.1", "02:00:00:00:00:10", "here"); err != nil {
 		t.Fatal(err)
@@ -149,12 +106,12 @@ func TestNativeDaemon(t *testing.T) {
 	}
 
 	// Logs of a device, and of the server, are read back by a client.
-	if err := client.SendLogs(t.Context(), n.streams, "hello", "one", "two"); err != nil {
+	if err := client.SendLogs(t.Context(), n.Streams, "hello", "one", "two"); err != nil {
 		t.Fatal(err)
 	}
 	query := client.LogQuery{History: true, Streams: "hello|platform"}
 	var lines []string
-	err := client.DumpLogs(t.Context(), n.streams, query, func(r client.Record) error {
+	err := client.DumpLogs(t.Context(), n.Streams, query, func(r client.Record) error {
 		lines = append(lines, fmt.Sprintf("%s.%s %s", r.Issuer, r.Stream, r.Line))
 		return nil
 	})
@@ -170,8 +127,8 @@ func TestNativeDaemon(t *testing.T) {
 
 	// Everything is there again after a restart of server-main, in the same session.
 	call("rename", "here", "there")
-	n.stop()
-	n.startMain()
+	n.Down("server-main")
+	n.Up("server-main")
 	// A call that was sent to the process that ended fails, the next ones are served.
 	dbtest.Wait(t, "server-main", func(ctx context.Context) error {
 		_, err := s.Call(ctx, "get_time")
@@ -186,14 +143,10 @@ func TestNativeDaemon(t *testing.T) {
 }
 
 func TestNativeStreams(t *testing.T) {
-	n := startNative(t)
-	tool, _ := n.session("SSAPI")
-	if _, err := tool.Call(t.Context(), "register_device", "walt.node.pc-x86-64", "", "127.0.0.1", "02:00:00:00:00:10", "here"); err != nil {
-		t.Fatal(err)
-	}
+	n := startNative(t, "", db.Device{MAC: "02:00:00:00:00:10", IP: "127.0.0.1", Name: "here", Type: "node", Model: "pc-x86-64", Image: daemontest.Image})
 	open := func(request rpc.Request) *client.Stream {
 		t.Helper()
-		s, err := client.DialStream(t.Context(), n.streams, request)
+		s, err := client.DialStream(t.Context(), n.Streams, request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,7 @@ func (n *native) web() string {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	watcher := state.Watch(n.t.Context(), filepath.Join(n.sockets, "state.sock"), "")
+	watcher := state.Watch(n.t.Context(), filepath.Join(n.Sockets, "state.sock"), "")
 	ended := make(chan error, 1)
 	go func() { ended <- http.Serve(n.t.Context(), ln, http.Config{State: watcher}) }()
 	n.t.Cleanup(func() {
@@ -56,7 +56,7 @@ func (n *native) name(names ...string) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	watcher := state.Watch(n.t.Context(), filepath.Join(n.sockets, "state.sock"), "")
+	watcher := state.Watch(n.t.Context(), filepath.Join(n.Sockets, "state.sock"), "")
 	server := named.New(named.Config{Network: netip.MustParsePrefix("127.0.0.5/24"), Resolvers: filepath.Join(n.t.TempDir(), "none"), State: watcher})
 	watcher.Measure(server.Measures())
 	ended := make(chan error, 1)
@@ -99,7 +99,7 @@ func download(t *testing.T, url string) (int, string) {
 
 // TestFiguresOfTheDaemon asks for what all processes count, while they work.
 func TestFiguresOfTheDaemon(t *testing.T) {
-	n := startNative(t)
+	n := startNative(t, "")
 	url := n.web()
 	s, _ := n.session("CSAPI")
 	for range 3 {
@@ -158,7 +158,7 @@ func TestFiguresOfTheDaemon(t *testing.T) {
 		}
 	}
 
-	n.stop()
+	n.Down("server-main")
 	if status, text := download(t, url+"/readyz"); status != 503 || !strings.Contains(text, `"part":"server-main"`) {
 		t.Errorf("/readyz without server-main: %d %s", status, text)
 	}
@@ -185,13 +185,13 @@ func value(families map[string]*dto.MetricFamily, series string) (float64, bool)
 // TestHistoryByHTTP reads, by /api/v1/logs, more lines than one message may carry.
 func TestHistoryByHTTP(t *testing.T) {
 	const lines, length = 30000, 1000
-	n := startNative(t)
+	n := startNative(t, "")
 	url := n.web()
 	s, _ := n.session("CSAPI")
 	if _, err := s.Call(t.Context(), "device_show"); err != nil { // the registry is loaded
 		t.Fatal(err)
 	}
-	client := db.Dial(filepath.Join(n.sockets, "db.sock"))
+	client := db.Dial(filepath.Join(n.Sockets, "db.sock"))
 	defer client.Close()
 	id, err := client.StreamID(t.Context(), "02:00:00:00:00:05", "big", false)
 	if err != nil {

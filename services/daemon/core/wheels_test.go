@@ -65,7 +65,7 @@ func openInputs(t *testing.T) *inputs.Inputs {
 // the host and the port of the API, then its own.
 func (n *native) realClient(t *testing.T, in *inputs.Inputs, more, script string, args ...string) *exec.Cmd {
 	t.Helper()
-	host, port, err := net.SplitHostPort(n.api)
+	host, port, err := net.SplitHostPort(n.API)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestCN29UpdateOfClients(t *testing.T) {
 	if err := in.FetchWheels(t.Context(), shipped); err != nil {
 		t.Fatal(err)
 	}
-	n := startNative(t)
+	n := startNative(t, "")
 	s, _ := n.session("CSAPI")
 	if _, err := s.Call(t.Context(), "get_client_install_wheels"); err == nil || !strings.Contains(err.Error(), "this server has no client of its own version to give") {
 		t.Errorf("without wheels: %v", err)
