@@ -47,9 +47,7 @@ func newDaemonOf(b *testing.B, nodes int, arguments ...string) *daemon {
 	for i := range devices {
 		devices[i].Type, devices[i].Model, devices[i].Image = "node", "pc-x86-64", daemontest.Image
 	}
-	d := &daemon{b: b, Daemon: daemontest.Start(b, daemontest.Config{Program: program, Arguments: all, Devices: devices})}
-	d.Up("server-blocking")
-	return d
+	return &daemon{b: b, Daemon: daemontest.Start(b, daemontest.Config{Program: program, Arguments: all, Devices: devices})}
 }
 
 // nodeIP is the address of a node but the first: the whole of 127/8 is this machine.

@@ -120,7 +120,6 @@ func TestCN28AccountOfTheRealClient(t *testing.T) {
 		blocks = append(blocks, fmt.Sprintf("registry %q {\n api = \"docker-registry-v2\"\n host = %q\n port = %s\n protocol = \"http\"\n}\n", label, host, port))
 	}
 	n := startNative(t, strings.Join(blocks, ""))
-	n.Up("server-blocking")
 
 	// The client keeps a password as the hexadecimal of its own obfuscation (client-api §4.1).
 	hide := func(text string) string {

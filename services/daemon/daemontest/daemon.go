@@ -24,7 +24,7 @@ type Config struct {
 	Devices []db.Device
 }
 
-// Daemon is server-db, server-main and server-hub on the loopback; others are for Up.
+// Daemon is the four processes of a daemon, on the loopback.
 type Daemon struct {
 	*Processes
 	Postgres *dbtest.Postgres
@@ -56,7 +56,7 @@ func Start(t testing.TB, c Config) *Daemon {
 	d.Processes = New(t, api, c.Program, func(service string) []string {
 		return append(append(all[service], "-socket-dir", sockets), c.Arguments[service]...)
 	})
-	d.Up("server-db")
+	d.Up("server-blocking", "server-db")
 	database := db.Dial(filepath.Join(sockets, filepath.Base(db.Socket)))
 	defer database.Close()
 	dbtest.Wait(t, "the database", func(ctx context.Context) error { return database.SaveImage(ctx, Image) })
