@@ -53,7 +53,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&s.architecture, "architecture", "", "of the appliance: amd64 or arm64 (default amd64)")
 	root.PersistentFlags().StringVar(&s.cache, "cache", "", "folder of downloads (default $WALT_CACHE, or waltos in the user's cache folder)")
 	root.PersistentFlags().StringVar(&s.mirror, "mirror", "", "URL or folder of a Debian mirror (default $WALT_MIRROR, or the host's apt sources, or the public one)")
-	root.AddCommand(s.build(), s.flash(), s.verify(), s.diff(), s.lock(), s.keys())
+	root.AddCommand(s.build(), s.flash(), s.verify(), s.diff(), s.check(), s.lock(), s.keys())
 	return root
 }
 

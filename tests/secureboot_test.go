@@ -311,7 +311,7 @@ func changedBundle(s *secure) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	trust := bundle.Trust{Keys: []minisign.PublicKey{key}, Running: bundle.Release{Name: "walt", Version: "0", Architecture: "amd64"}}
+	trust := bundle.Trust{Keys: []minisign.PublicKey{key}, Running: &bundle.Release{Name: "walt", Version: "0", Architecture: "amd64"}}
 	file := s.read(s.Build.Bundle)
 	d, err := bundle.Verify(bytes.NewReader(file), trust)
 	if err != nil {
@@ -319,7 +319,8 @@ func changedBundle(s *secure) {
 	}
 	refuse := func(what string, file []byte, change func(*bundle.Trust)) {
 		s.Helper()
-		trust := bundle.Trust{Keys: []minisign.PublicKey{key}, Running: trust.Running}
+		running := *trust.Running
+		trust := bundle.Trust{Keys: []minisign.PublicKey{key}, Running: &running}
 		if change != nil {
 			change(&trust)
 		}
@@ -335,7 +336,7 @@ func changedBundle(s *secure) {
 	refuse("a cut", file[:len(file)-1], nil)
 	refuse("another key", file, func(t *bundle.Trust) { t.Keys[0].Key[0] ^= 1 })
 	refuse("a downgrade", file, func(t *bundle.Trust) {
-		t.Running = d.Release
+		*t.Running = d.Release
 		t.Running.Time = d.Time.Add(time.Second)
 	})
 	refuse("another processor", file, func(t *bundle.Trust) { t.Running.Architecture = "arm64" })

@@ -54,15 +54,19 @@ type Release struct {
 	Name         string `json:"name"`
 	Version      string `json:"version"`      // numbers with dots between them
 	Architecture string `json:"architecture"` // as Debian names it: "amd64"
-	// Time is that of the newest input: it orders builds of one version.
+	// Time is that of the newest package: it orders builds of one version.
 	Time time.Time `json:"time"`
+	// Build tells builds apart that have all else in common, as when only our programs have
+	// changed: a digest of all that the build is made of. It orders nothing.
+	Build string `json:"build"`
 }
 
 func (r Release) String() string {
-	return fmt.Sprintf("%s %s (%s) of %s", r.Name, r.Version, r.Architecture, r.Time.UTC().Format("2006-01-02 15:04:05"))
+	return fmt.Sprintf("%s %s (%s) of %s, build %.12s", r.Name, r.Version, r.Architecture, r.Time.UTC().Format("2006-01-02 15:04:05"), r.Build)
 }
 
-// Older tells whether a release is older than another one.
+// Older tells whether a release is older than another one. Two builds of the same version and
+// time are of the same age.
 func (r Release) Older(than Release) (bool, error) {
 	a, err := numbers(r.Version)
 	if err != nil {

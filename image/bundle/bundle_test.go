@@ -37,7 +37,7 @@ func contents() Contents {
 	copy(b[1700:], noise(300))
 	root := append(noise(3000), make([]byte, 3000)...)
 	return Contents{
-		Release: Release{"walt", "10.0", "amd64", built},
+		Release: Release{"walt", "10.0", "amd64", built, "0123456789abcdef"},
 		UKIs:    map[string][]byte{"a": a, "b": b},
 		Root:    bytes.NewReader(root), RootSize: int64(len(root)), RootHash: contentOf(root).SHA256,
 	}
@@ -53,7 +53,7 @@ func bundle(t testing.TB, c Contents, keys ...ed25519.PrivateKey) []byte {
 }
 
 func trust(seeds ...string) Trust {
-	t := Trust{Running: Release{"walt", "10.0", "amd64", built}}
+	t := Trust{Running: &Release{"walt", "10.0", "amd64", built, "fedcba9876543210"}}
 	for _, seed := range seeds {
 		t.Keys = append(t.Keys, minisign.PublicOf(key(seed)))
 	}

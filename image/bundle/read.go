@@ -16,8 +16,10 @@ import (
 
 // Trust says which bundles are accepted.
 type Trust struct {
-	Keys    []minisign.PublicKey
-	Running Release // what runs; its name and architecture are demanded
+	Keys []minisign.PublicKey
+	// Running is what runs: its name and architecture are demanded, and nothing older than
+	// it; nil accepts all that is signed, as for looking into a bundle.
+	Running *Release
 	// Downgrade allows what is older than what runs.
 	Downgrade bool
 }
@@ -26,20 +28,35 @@ type Trust struct {
 type Reader struct {
 	Description
 	Signatures [][]byte
+	Signer     minisign.Verified
 
+	from    *position
 	zstd    *zstd.Decoder
 	archive *tar.Reader
 	uki     []byte // that of the archive
 	done    bool
 }
 
+// position counts what has been read of the file.
+type position struct {
+	io.Reader
+	bytes int64
+}
+
+func (p *position) Read(into []byte) (int, error) {
+	n, err := p.Reader.Read(into)
+	p.bytes += int64(n)
+	return n, err
+}
+
 // Open reads a bundle as far as its description, and verifies that.
 func Open(r io.Reader, t Trust) (*Reader, error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow*4))
+	from := &position{Reader: r}
+	z, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow*4))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read upgrade bundle: %w", err)
 	}
-	b := &Reader{zstd: z, archive: tar.NewReader(z)}
+	b := &Reader{from: from, zstd: z, archive: tar.NewReader(z)}
 	if err := b.open(t); err != nil {
 		z.Close()
 		return nil, fmt.Errorf("cannot accept upgrade bundle: %w", err)
@@ -60,7 +77,7 @@ func (b *Reader) open(t Trust) error {
 		return err
 	}
 	b.Signatures = [][]byte{signature}
-	_, untrusted := minisign.Verify(t.Keys, text, signature)
+	signer, untrusted := minisign.Verify(t.Keys, text, signature)
 	next, err := b.next()
 	if err != nil {
 		return err
@@ -71,7 +88,7 @@ func (b *Reader) open(t Trust) error {
 		}
 		b.Signatures = append(b.Signatures, signature)
 		if untrusted != nil {
-			_, untrusted = minisign.Verify(t.Keys, text, signature)
+			signer, untrusted = minisign.Verify(t.Keys, text, signature)
 		}
 		if next, err = b.next(); err != nil {
 			return err
@@ -80,11 +97,17 @@ func (b *Reader) open(t Trust) error {
 	if untrusted != nil {
 		return untrusted
 	}
+	b.Signer = signer
 	if err := json.Unmarshal(text, &b.Description); err != nil {
 		return fmt.Errorf("cannot read its description: %w", err)
 	}
-	if err := b.accept(t); err != nil {
-		return err
+	if b.Format != format {
+		return fmt.Errorf("it has format %d, this system knows %d; upgrade to a version between first", b.Format, format)
+	}
+	if t.Running != nil {
+		if err := b.accept(*t.Running, t.Downgrade); err != nil {
+			return err
+		}
 	}
 	if next.Name != ukiName || next.Size != b.UKI.Size {
 		return fmt.Errorf("it has %s with %d bytes where a UKI of %d bytes is expected", next.Name, next.Size, b.UKI.Size)
@@ -99,22 +122,19 @@ func (b *Reader) open(t Trust) error {
 }
 
 // accept compares the description with what runs.
-func (b *Reader) accept(t Trust) error {
-	if b.Format != format {
-		return fmt.Errorf("it has format %d, this system knows %d; upgrade to a version between first", b.Format, format)
+func (b *Reader) accept(running Release, downgrade bool) error {
+	if b.Name != running.Name {
+		return fmt.Errorf("it is for appliance %q, this is %q", b.Name, running.Name)
 	}
-	if b.Name != t.Running.Name {
-		return fmt.Errorf("it is for appliance %q, this is %q", b.Name, t.Running.Name)
+	if b.Architecture != running.Architecture {
+		return fmt.Errorf("it is for architecture %s, this machine is %s", b.Architecture, running.Architecture)
 	}
-	if b.Architecture != t.Running.Architecture {
-		return fmt.Errorf("it is for architecture %s, this machine is %s", b.Architecture, t.Running.Architecture)
-	}
-	older, err := b.Older(t.Running)
+	older, err := b.Older(running)
 	if err != nil {
 		return err
 	}
-	if older && !t.Downgrade {
-		return fmt.Errorf("it is %v, older than what runs, %v", b.Release, t.Running)
+	if older && !downgrade {
+		return fmt.Errorf("it is %v, older than what runs, %v", b.Release, running)
 	}
 	return nil
 }
@@ -126,13 +146,16 @@ func (b *Reader) next() (*tar.Header, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return nil, fmt.Errorf("it is damaged or cut off: %w", err)
+		return nil, fmt.Errorf("it is damaged or cut off%s: %w", b.near(), err)
 	}
 	if header.Typeflag != tar.TypeReg {
 		return nil, fmt.Errorf("its member %q is not a file", header.Name)
 	}
 	return header, nil
 }
+
+// near tells where in the file reading has come to an end.
+func (b *Reader) near() string { return fmt.Sprintf(", near byte %d of the file", b.from.bytes) }
 
 // small reads the next member, of a known name and bounded size.
 func (b *Reader) small(name string, limit int64) ([]byte, error) {
@@ -152,7 +175,7 @@ func (b *Reader) read(header *tar.Header, limit int64) ([]byte, error) {
 	}
 	content, err := io.ReadAll(b.archive)
 	if err != nil {
-		return nil, fmt.Errorf("%s is damaged or cut off: %w", header.Name, err)
+		return nil, fmt.Errorf("%s is damaged or cut off%s: %w", header.Name, b.near(), err)
 	}
 	return content, nil
 }
@@ -193,7 +216,7 @@ func (b *Reader) copyRoot(w io.Writer) error {
 	}
 	h := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(w, h), b.archive); err != nil {
-		return fmt.Errorf("its root is damaged or cut off, or cannot be written: %w", err)
+		return fmt.Errorf("its root is damaged or cut off%s, or cannot be written: %w", b.near(), err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != b.Root.SHA256 {
 		return errors.New("its root is not what was signed")
@@ -202,16 +225,26 @@ func (b *Reader) copyRoot(w io.Writer) error {
 	case err == nil:
 		return errors.New("something follows its root")
 	case err != io.EOF:
-		return fmt.Errorf("its end is damaged: %w", err)
+		return fmt.Errorf("its end is damaged%s: %w", b.near(), err)
 	}
 	// The checksum at the end of the stream is still to be read, and nothing else.
 	switch n, err := io.Copy(io.Discard, io.LimitReader(b.zstd, 1)); {
 	case err != nil:
-		return fmt.Errorf("its end is damaged: %w", err)
+		return fmt.Errorf("its end is damaged%s: %w", b.near(), err)
 	case n > 0:
 		return errors.New("something follows its end")
 	}
 	return nil
+}
+
+// Verify reads all that follows the description, and keeps nothing of it.
+func (b *Reader) Verify() error {
+	for slot := range b.Slots {
+		if _, err := b.SlotUKI(slot); err != nil {
+			return err
+		}
+	}
+	return b.CopyRoot(io.Discard)
 }
 
 // Verify reads a whole bundle and returns what it is.
@@ -221,10 +254,5 @@ func Verify(r io.Reader, t Trust) (Description, error) {
 		return Description{}, err
 	}
 	defer b.Close()
-	for slot := range b.Slots {
-		if _, err := b.SlotUKI(slot); err != nil {
-			return Description{}, err
-		}
-	}
-	return b.Description, b.CopyRoot(io.Discard)
+	return b.Description, b.Verify()
 }

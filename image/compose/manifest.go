@@ -22,7 +22,9 @@ type Manifest struct {
 	Released     bool   `json:"released"` // false: built from a lock override
 	Go           string `json:"go"`
 	Lock         string `json:"lock"` // digest
-	// Inputs is the digest of everything that decides the outputs.
+	// Build is the digest of everything that decides the outputs but for the keys, which only
+	// sign them; Inputs is that of all.
+	Build   string  `json:"build"`
 	Inputs  string  `json:"inputs"`
 	Command string  `json:"command"` // kernel command line
 	Signing Signing `json:"signing"`
@@ -75,7 +77,7 @@ func (b *builder) newManifest() (*Manifest, error) {
 	for _, l := range b.Inputs.Locks() {
 		fmt.Fprintf(h, "lock %s\n", l.Digest())
 	}
-	fmt.Fprintf(h, "go %s\nsigning %+v\n", m.Go, m.Signing)
+	fmt.Fprintf(h, "go %s\n", m.Go)
 	for _, program := range [][]byte{b.programs.supervisor, b.programs.services, b.programs.installer, b.programs.node} {
 		fmt.Fprintf(h, "program %s\n", digestOf(program))
 	}
@@ -105,7 +107,8 @@ func (b *builder) newManifest() (*Manifest, error) {
 			return nil, fmt.Errorf("cannot hash the sources: %w", err)
 		}
 	}
-	m.Inputs = hex.EncodeToString(h.Sum(nil))
+	m.Build = hex.EncodeToString(h.Sum(nil))
+	m.Inputs = digestOf(fmt.Appendf(nil, "build %s\nsigning %+v\n", m.Build, m.Signing))
 	return m, nil
 }
 

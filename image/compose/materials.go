@@ -14,7 +14,7 @@ import (
 func (b *builder) materials() ([]byte, error) {
 	i := sbom.Image{
 		Name: b.manifest.Name, Version: b.manifest.Version, Time: b.time,
-		ID: gpt.DerivedGUID(b.seed("sbom") + b.manifest.Inputs).String(),
+		ID: gpt.DerivedGUID(b.seed("sbom") + b.manifest.Build).String(),
 	}
 	sets := map[string]string{lock.Root: "root", lock.Boot: "kernel"}
 	add := func(l *lock.Lock, sets map[string]string) {

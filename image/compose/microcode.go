@@ -19,8 +19,8 @@ var microcodes = []struct{ folder, suffix, name string }{
 	{"/usr/lib/firmware/intel-ucode", "", "GenuineIntel.bin"},
 }
 
-// microcode returns what stands before an initramfs, for the kernel to load it before all else:
-// the microcode that packages of the root bring, as amd64-microcode and intel-microcode do;
+// microcode moves what packages bring for processors, as amd64-microcode and intel-microcode do,
+// from the root to what stands before an initramfs, for the kernel to load it before all else;
 // empty if none does. It is not compressed, for nothing could decompress it then.
 func microcode(root *tree.Tree, mtime time.Time) ([]byte, error) {
 	early := tree.New()
@@ -34,12 +34,14 @@ func microcode(root *tree.Tree, mtime time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("cannot find microcode: %w", err)
 		}
 		var content []byte
+		seen := map[string]bool{} // one file serves several models of processors
 		for _, name := range folder.Names() {
 			f, err := root.Get(path.Join(m.folder, name))
 			if err != nil {
 				return nil, fmt.Errorf("cannot read microcode: %w", err)
 			}
-			if strings.HasSuffix(name, m.suffix) && f.Mode.IsRegular() {
+			if strings.HasSuffix(name, m.suffix) && f.Mode.IsRegular() && !seen[digestOf(f.Content)] {
+				seen[digestOf(f.Content)] = true
 				content = append(content, f.Content...)
 			}
 		}
@@ -47,6 +49,7 @@ func microcode(root *tree.Tree, mtime time.Time) ([]byte, error) {
 			continue
 		}
 		found = true
+		root.Remove(m.folder)
 		if err := early.Add("/kernel/x86/microcode/"+m.name, &tree.File{Mode: 0o644, Content: content, Origin: "microcode"}); err != nil {
 			return nil, err
 		}

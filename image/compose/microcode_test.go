@@ -20,7 +20,7 @@ func TestMicrocode(t *testing.T) {
 	}
 	for name, content := range map[string]string{
 		"/usr/lib/firmware/amd-ucode/microcode_amd.bin": "a", "/usr/lib/firmware/amd-ucode/microcode_amd_fam17h.bin": "b",
-		"/usr/lib/firmware/amd-ucode/microcode_amd.bin.asc": "signature", "/usr/lib/firmware/intel-ucode/06-8e-09": "c",
+		"/usr/lib/firmware/amd-ucode/microcode_amd.bin.asc": "signature", "/usr/lib/firmware/intel-ucode/06-8e-09": "c", "/usr/lib/firmware/intel-ucode/06-8e-0a": "c",
 		"/usr/lib/firmware/other.bin": "x",
 	} {
 		if err := root.Add(name, &tree.File{Mode: 0o644, Content: []byte(content)}); err != nil {
@@ -29,6 +29,9 @@ func TestMicrocode(t *testing.T) {
 	}
 	if early, err = microcode(root, time.Unix(1e9, 0)); err != nil {
 		t.Fatal(err)
+	}
+	if root.Find("/usr/lib/firmware/intel-ucode") != nil || root.Find("/usr/lib/firmware/other.bin") == nil {
+		t.Error("the root has still microcode, or lost other firmware")
 	}
 	// The next archive begins where the kernel looks for one.
 	if len(early)%4 != 0 || !bytes.HasPrefix(early, []byte("070701")) {

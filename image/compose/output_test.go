@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -146,15 +147,21 @@ func TestSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b, err := bundle.Open(f, bundle.Trust{
-		Keys: []minisign.PublicKey{key}, Running: bundle.Release{Name: "walt", Version: "1", Architecture: in.Appliance.Debian.Architecture},
-	})
+	running := bundle.Release{Name: "walt", Version: "1", Architecture: in.Appliance.Debian.Architecture}
+	b, err := bundle.Open(f, bundle.Trust{Keys: []minisign.PublicKey{key}, Running: &running})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
+	if b.Build != result.Manifest.Build || b.Signer.Key != key {
+		t.Errorf("the bundle is of build %s, signed by %s", b.Build, b.Signer.Key)
+	}
 	if b.UKI.SHA256 != result.Manifest.Outputs[ukiName].SHA256 {
 		t.Error("the bundle holds another UKI")
+	}
+	description := filepath.Join(extract(t, result.Bundle, "bundle.json", "bundle.json.minisig"), "bundle.json")
+	if out, err := box.Command(t.Context(), "minisign", "-V", "-m", description, "-P", released).CombinedOutput(); err != nil {
+		t.Errorf("minisign: %v\n%s", err, out)
 	}
 	second, err := b.SlotUKI("b")
 	if err != nil {
@@ -336,6 +343,37 @@ func TestChangedByteIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// extract unpacks the first members of a bundle, which have these names, as `tar -xf` does.
+func extract(t *testing.T, file string, names ...string) (dir string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	dir = t.TempDir()
+	archive := tar.NewReader(z)
+	for _, name := range names {
+		header, err := archive.Next()
+		if err != nil || header.Name != name {
+			t.Fatalf("%v where %s is expected, %v", header, name, err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // flip changes one bit of a file.

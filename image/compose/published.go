@@ -39,7 +39,7 @@ func (p *published) read(dir string) error {
 	if p.signature, err = os.ReadFile(filepath.Join(dir, signatureName)); err != nil {
 		return err
 	}
-	trust := bundle.Trust{Running: bundle.Release{Name: m.Name, Version: m.Version, Architecture: m.Architecture}}
+	var trust bundle.Trust
 	for _, text := range m.Signing.Releases {
 		key, err := minisign.ParsePublicKey(text)
 		if err != nil {

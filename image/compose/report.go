@@ -17,7 +17,7 @@ func (r *Result) Report(w io.Writer) error {
 	if !m.Released {
 		fmt.Fprintln(out, "NOT THE RELEASED IMAGE: built from a lock override")
 	}
-	fmt.Fprintf(out, "%s %s, %s, lock %.12s, in %s\n", m.Name, m.Version, m.Go, m.Lock, r.Dir)
+	fmt.Fprintf(out, "%s %s, build %.12s, %s, lock %.12s, in %s\n", m.Name, m.Version, m.Build, m.Go, m.Lock, r.Dir)
 	if m.Signing.Development {
 		fmt.Fprintln(out, "signed by local development keys: for trials only; see `image keys`")
 	}

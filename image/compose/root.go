@@ -252,15 +252,15 @@ type Description struct {
 	Time     string `json:"time"`     // of the packages, RFC 3339
 	Kernel   string `json:"kernel"`
 	Go       string `json:"go"`
-	Lock     string `json:"lock"`   // digest
-	Inputs   string `json:"inputs"` // digest of all that the image is built from
+	Lock     string `json:"lock"`  // digest
+	Build    string `json:"build"` // digest of all that the image is built from; see bundle.Release
 }
 
 func (b *builder) addDescription(t *tree.Tree, k *kernel) error {
 	d := Description{
 		Name: b.Inputs.Appliance.Name, Version: b.Inputs.Appliance.Version, Released: b.Inputs.Released(),
 		Time: b.time.Format("2006-01-02T15:04:05Z"), Kernel: k.release, Go: b.programs.toolchain,
-		Lock: b.Inputs.Lock.Digest(), Inputs: b.manifest.Inputs,
+		Lock: b.Inputs.Lock.Digest(), Build: b.manifest.Build,
 	}
 	if err := addJSON(t, lib+"/appliance.json", d); err != nil {
 		return err
@@ -273,11 +273,11 @@ func (b *builder) addDescription(t *tree.Tree, k *kernel) error {
 	return t.Add("/etc/os-release", symlink("../usr/lib/os-release"))
 }
 
-// osRelease is an os-release(5) file.
+// osRelease is an os-release(5) file. IMAGE_VERSION orders images, BUILD_ID tells apart what has the same.
 func (b *builder) osRelease() []byte {
 	a := b.Inputs.Appliance
-	text := fmt.Sprintf("NAME=\"WalT\"\nPRETTY_NAME=\"WalT server %s\"\nID=walt\nID_LIKE=debian\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\n",
-		a.Version, a.Version, a.Name, b.time.Format("20060102.150405"))
+	text := fmt.Sprintf("NAME=\"WalT\"\nPRETTY_NAME=\"WalT server %s\"\nID=walt\nID_LIKE=debian\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%.12s\n",
+		a.Version, a.Version, a.Name, b.time.Format("20060102.150405"), b.manifest.Build)
 	if !b.Inputs.Released() {
 		text += "VARIANT=\"not the released image\"\n"
 	}

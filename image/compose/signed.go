@@ -103,7 +103,7 @@ func (b *builder) command(slot string, system *rootSlot) string {
 // release is what upgrades are compared by.
 func (b *builder) release() bundle.Release {
 	a := b.Inputs.Appliance
-	return bundle.Release{Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Time: b.time}
+	return bundle.Release{Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Time: b.time, Build: b.manifest.Build}
 }
 
 // bundle writes the upgrade bundle.

@@ -90,38 +90,43 @@ func Sign(key ed25519.PrivateKey, message []byte, comment string) []byte {
 		untrustedComment, public.Name(), encode(head), trustedComment, comment, encode(global))
 }
 
-// Verify checks that one of some keys has signed a message, and returns the comment that
-// it signed with it.
-func Verify(keys []PublicKey, message, text []byte) (comment string, err error) {
-	comment, err = verify(keys, message, text)
-	if err != nil {
-		return "", fmt.Errorf("cannot trust the signature: %w", err)
-	}
-	return comment, nil
+// Verified says who has signed a message, and the comment that was signed with it.
+type Verified struct {
+	Key     PublicKey
+	Comment string
 }
 
-func verify(keys []PublicKey, message, text []byte) (comment string, err error) {
+// Verify checks that one of some keys has signed a message.
+func Verify(keys []PublicKey, message, text []byte) (Verified, error) {
+	v, err := verify(keys, message, text)
+	if err != nil {
+		return Verified{}, fmt.Errorf("cannot trust the signature: %w", err)
+	}
+	return v, nil
+}
+
+func verify(keys []PublicKey, message, text []byte) (v Verified, err error) {
 	if len(text) > MaxSignature {
-		return "", fmt.Errorf("it has %d bytes", len(text))
+		return v, fmt.Errorf("it has %d bytes", len(text))
 	}
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	if len(lines) != 4 || !strings.HasPrefix(lines[0], untrustedComment) {
-		return "", errors.New("it is not one of minisign")
+		return v, errors.New("it is not one of minisign")
 	}
 	comment, ok := strings.CutPrefix(lines[2], trustedComment)
 	if !ok {
-		return "", errors.New("it has no trusted comment")
+		return v, errors.New("it has no trusted comment")
 	}
 	head, err := base64.StdEncoding.Strict().DecodeString(lines[1])
 	if err != nil || len(head) != 2+8+ed25519.SignatureSize {
-		return "", errors.New("its second line is damaged")
+		return v, errors.New("its second line is damaged")
 	}
 	if algorithm := string(head[:2]); algorithm != algorithmHashed {
-		return "", fmt.Errorf("it has algorithm %q instead of %q", algorithm, algorithmHashed)
+		return v, fmt.Errorf("it has algorithm %q instead of %q", algorithm, algorithmHashed)
 	}
 	global, err := base64.StdEncoding.Strict().DecodeString(lines[3])
 	if err != nil || len(global) != ed25519.SignatureSize {
-		return "", errors.New("its last line is damaged")
+		return v, errors.New("its last line is damaged")
 	}
 	id, signature := [8]byte(head[2:10]), head[10:]
 	hash := blake2b.Sum512(message)
@@ -132,12 +137,12 @@ func verify(keys []PublicKey, message, text []byte) (comment string, err error) 
 			continue
 		}
 		if !ed25519.Verify(key.Key[:], hash[:], signature) {
-			return "", fmt.Errorf("key %s has signed something else", key.Name())
+			return v, fmt.Errorf("key %s has signed something else", key.Name())
 		}
 		if !ed25519.Verify(key.Key[:], append(bytes.Clone(signature), comment...), global) {
-			return "", fmt.Errorf("key %s has signed another comment", key.Name())
+			return v, fmt.Errorf("key %s has signed another comment", key.Name())
 		}
-		return comment, nil
+		return Verified{key, comment}, nil
 	}
-	return "", fmt.Errorf("it is of key %s, trusted is %s", PublicKey{ID: id}.Name(), strings.Join(names, ", "))
+	return v, fmt.Errorf("it is of key %s, trusted is %s", PublicKey{ID: id}.Name(), strings.Join(names, ", "))
 }

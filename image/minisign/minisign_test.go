@@ -70,8 +70,8 @@ func TestMinisign(t *testing.T) {
 	if text, err = os.ReadFile(signature); err != nil {
 		t.Fatal(err)
 	}
-	if comment, err := Verify([]PublicKey{ours, theirs}, message, text); err != nil || comment != "by minisign" {
-		t.Errorf("the signature of minisign: %q, %v", comment, err)
+	if v, err := Verify([]PublicKey{ours, theirs}, message, text); err != nil || v != (Verified{theirs, "by minisign"}) {
+		t.Errorf("the signature of minisign: %q, %v", v.Comment, err)
 	}
 }
 
@@ -79,8 +79,8 @@ func TestVerify(t *testing.T) {
 	message := []byte("message")
 	good := Sign(key("a"), message, "comment")
 	keys := []PublicKey{PublicOf(key("b")), PublicOf(key("a"))}
-	if comment, err := Verify(keys, message, good); err != nil || comment != "comment" {
-		t.Fatalf("%q, %v", comment, err)
+	if v, err := Verify(keys, message, good); err != nil || v.Comment != "comment" {
+		t.Fatalf("%q, %v", v.Comment, err)
 	}
 	for want, bad := range map[string][]byte{
 		"something else":  Sign(key("a"), []byte("other"), "comment"),
