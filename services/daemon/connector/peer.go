@@ -274,6 +274,7 @@ func (p *Peer) begin(f frame) error {
 
 func (p *Peer) serve(ctx context.Context, cancel context.CancelFunc, f frame) {
 	defer func() { <-p.slots }()
+	direct.Long()
 	var body Body
 	reply, err := p.handle(ctx, &f)
 	if err == nil {

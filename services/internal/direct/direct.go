@@ -4,6 +4,9 @@
 // wakes the monitor thread of the runtime (sysmon) of a process that was idle: with the
 // short messages that the processes of the daemon exchange, that thread took a fifth of
 // their processor time. A call on a socket that does not block is short.
+//
+// The monitor also has goroutines take turns. Who begins work that may take long has to
+// wake it: see Long.
 package direct
 
 import (
@@ -118,4 +121,9 @@ func (o *operation) end(err error) (int, error) {
 		err = o.errno
 	}
 	return o.n, err
+}
+
+// Long says that what follows may take long: others get their turn meanwhile.
+func Long() {
+	_, _, _ = syscall.Syscall(syscall.SYS_GETPPID, 0, 0, 0) // any call that the scheduler is told about
 }
