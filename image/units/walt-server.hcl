@@ -26,6 +26,11 @@ unit "walt-server-db" {
     notify  = true
     timeout = "5m"
   }
+  alive { # it answers a call of its own, also while the database is away
+    notify = true
+    period = "1m"
+    signal = "ABRT"
+  }
   limits {
     tasks = 256
   }
@@ -47,6 +52,11 @@ unit "walt-server-blocking" {
   }
   ready {
     notify = true
+  }
+  alive { # it answers a call of its own
+    notify = true
+    period = "1m"
+    signal = "ABRT"
   }
   limits {
     tasks = 512
@@ -134,6 +144,11 @@ unit "walt-server-vnodes" {
   ready {
     notify = true
   }
+  alive { # it answers a call of its own
+    notify = true
+    period = "1m"
+    signal = "ABRT"
+  }
   shutdown {
     timeout = "15s" # longer than a machine may take
   }
@@ -159,6 +174,11 @@ unit "walt-server-hub" {
   ready {
     notify = true
   }
+  alive { # it opens a session with itself
+    notify = true
+    period = "1m"
+    signal = "ABRT"
+  }
   limits {
     cpu   = 1000
     files = 65536
@@ -180,6 +200,11 @@ unit "walt-server-dhcpd" {
   ready {
     notify = true
   }
+  alive { # the loop that receives packets comes round
+    notify = true
+    period = "1m"
+    signal = "ABRT"
+  }
   limits {
     memory = "256M"
     tasks  = 256
@@ -199,6 +224,11 @@ unit "walt-server-tftpd" {
   wants             = ["walt-server-netconfig"]
   ready {
     notify = true
+  }
+  alive { # it answers its own request
+    notify = true
+    period = "1m"
+    signal = "ABRT"
   }
   limits {
     memory = "256M"

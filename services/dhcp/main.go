@@ -40,6 +40,7 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return fmt.Errorf("cannot say that DHCP is ready: %w", err)
 	}
+	go notify.KeepAlive(ctx, server.responds)
 	err = server.Serve(ctx)
 	<-watcher.Done()
 	return err

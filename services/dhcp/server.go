@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -64,9 +65,10 @@ type Server struct {
 	journal *journal
 	count   counts
 
-	wake   chan struct{} // capacity 1: commits are waiting
-	probes chan struct{} // semaphore
-	tasks  sync.WaitGroup
+	wake    chan struct{} // capacity 1: commits are waiting
+	probes  chan struct{} // semaphore
+	checked chan struct{} // capacity 1: the loop that receives lives
+	tasks   sync.WaitGroup
 
 	mu          sync.Mutex
 	commits     []commit
@@ -96,6 +98,7 @@ func New(cfg Config) (_ *Server, err error) {
 		ifindex:     ifi.Index,
 		wake:        make(chan struct{}, 1),
 		probes:      make(chan struct{}, maxProbes),
+		checked:     make(chan struct{}, 1),
 		registering: map[mac]*dhcpv4.DHCPv4{},
 		retries:     map[mac]state.Registration{},
 	}
@@ -199,6 +202,11 @@ func (s *Server) receive(ctx context.Context) error {
 	}
 	for {
 		n, err := s.out.ReadBatch(messages, 0)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err = s.answerCheck(); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil

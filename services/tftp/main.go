@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/netip"
 
 	"github.com/waltos/waltos/services/bootfile"
 	"github.com/waltos/waltos/services/internal/setup"
@@ -43,7 +44,28 @@ func Main(ctx context.Context, args []string) error {
 		Tree:    &bootfile.Tree{Network: server, Static: *static, State: watcher},
 	}, conn)
 	watcher.Measure(s.Measures())
+	go notify.KeepAlive(ctx, func(ctx context.Context) error { return answers(ctx, server.Addr(), conn.LocalAddr()) })
 	err = s.Serve(ctx)
 	<-watcher.Done()
 	return err
+}
+
+// answers asks a server for a file, as a client of its own address. There is none, and any
+// answer will do.
+func answers(ctx context.Context, from netip.Addr, server net.Addr) error {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: from.AsSlice()})
+	if err != nil {
+		return fmt.Errorf("cannot ask this TFTP server: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	request := []byte("\x00\x01self-check\x00octet\x00")
+	if _, err := conn.WriteTo(request, server); err != nil {
+		return fmt.Errorf("cannot ask this TFTP server: %w", err)
+	}
+	// From another port: each transfer has its own.
+	if _, _, err := conn.ReadFrom(make([]byte, maxRequest)); err != nil {
+		return fmt.Errorf("cannot get an answer from this TFTP server: %w", err)
+	}
+	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"sync"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/internal/selfcheck"
 	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 )
@@ -58,7 +59,9 @@ func Main(ctx context.Context, args []string) error {
 	s := NewService(Config{Program: command, Runtime: *runtime, Warn: log.Printf})
 	set := metrics.New("server-vnodes")
 	s.measure(set)
-	err = connector.Listen(ctx, ln, metrics.Handler(set, s.Handle))
+	own := selfcheck.New(ln)
+	go notify.KeepAlive(ctx, own.Answers)
+	err = connector.Listen(ctx, own, metrics.Handler(set, s.Handle))
 	s.Close()
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/blocking/snmp"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/selfcheck"
 	"github.com/waltos/waltos/services/metrics"
 	"github.com/waltos/waltos/services/notify"
 )
@@ -42,7 +43,9 @@ func Main(ctx context.Context, args []string) error {
 		return err
 	}
 	handler := trace.Handler(trackexec.Task, NewService(snmp.NewClient(), *cacheFile).Handle)
-	return connector.Listen(ctx, ln, metrics.Handler(metrics.New("server-blocking"), handler))
+	own := selfcheck.New(ln)
+	go notify.KeepAlive(ctx, own.Answers)
+	return connector.Listen(ctx, own, metrics.Handler(metrics.New("server-blocking"), handler))
 }
 
 // Service is what server-blocking does.

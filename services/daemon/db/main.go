@@ -19,6 +19,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/daemon/trackexec"
+	"github.com/waltos/waltos/services/internal/selfcheck"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -140,5 +141,7 @@ func serve(ctx context.Context, ln net.Listener, o options, trace *trackexec.Rec
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return connector.Listen(ctx, ln, s.measured(trace.Handler(trackexec.Request, s.handle)))
+	own := selfcheck.New(ln)
+	go notify.KeepAlive(ctx, own.Answers) // also while the database is away
+	return connector.Listen(ctx, own, s.measured(trace.Handler(trackexec.Request, s.handle)))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/trackexec"
 	"github.com/waltos/waltos/services/internal/processors"
+	"github.com/waltos/waltos/services/internal/selfcheck"
 	"github.com/waltos/waltos/services/notify"
 )
 
@@ -57,5 +58,7 @@ func Main(ctx context.Context, args []string) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	return h.Serve(ctx, ln)
+	own := selfcheck.New(ln)
+	go notify.KeepAlive(ctx, func(ctx context.Context) error { return h.responds(ctx, own) })
+	return h.Serve(ctx, own)
 }
