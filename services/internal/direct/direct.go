@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"syscall"
-	"unsafe"
 )
 
 // most is what one system call moves: the copy is some microseconds then.
@@ -40,8 +39,8 @@ func New(conn net.Conn) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{Conn: conn, raw: raw}
-	c.read.open(syscall.SYS_READ)
-	c.write.open(syscall.SYS_WRITE)
+	c.read.open(read)
+	c.write.open(write)
 	return c, nil
 }
 
@@ -83,32 +82,30 @@ func (c *Conn) TryWrite(p []byte) (int, error) {
 
 // operation is a read or a write.
 type operation struct {
-	trap    uintptr
-	attempt func(fd uintptr) (over bool) // once, so that no call allocates a closure
+	call    func(fd int, p []byte) (int, error)
+	attempt func(fd uintptr) (over bool) // made once, so that no operation allocates it
 	p       []byte
 	wait    bool
 	n       int
-	errno   syscall.Errno
+	err     error
 }
 
-func (o *operation) open(trap uintptr) { o.trap, o.attempt = trap, o.do }
+func (o *operation) open(call func(fd int, p []byte) (int, error)) { o.call, o.attempt = call, o.do }
 
-func (o *operation) start(p []byte, wait bool) {
-	o.p, o.wait, o.n, o.errno = p[:min(len(p), most)], wait, 0, 0
-}
+func (o *operation) start(p []byte, wait bool) { o.p, o.wait = p[:min(len(p), most)], wait }
 
 func (o *operation) do(fd uintptr) bool {
 	for {
-		n, _, errno := syscall.RawSyscall(o.trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.p))), uintptr(len(o.p)))
-		switch errno {
-		case 0:
-			o.n = int(n)
+		o.n, o.err = o.call(int(fd), o.p)
+		switch o.err {
+		case nil:
 			return true
 		case syscall.EINTR:
 		case syscall.EAGAIN:
+			o.n, o.err = 0, nil
 			return !o.wait
 		default:
-			o.errno = errno
+			o.n = 0
 			return true
 		}
 	}
@@ -116,11 +113,12 @@ func (o *operation) do(fd uintptr) bool {
 
 // end returns the outcome; err is that of the connection.
 func (o *operation) end(err error) (int, error) {
-	o.p = nil
-	if err == nil && o.errno != 0 {
-		err = o.errno
+	n := o.n
+	if err == nil {
+		err = o.err
 	}
-	return o.n, err
+	o.p, o.n, o.err = nil, 0, nil
+	return n, err
 }
 
 // Long says that what follows may take long: others get their turn meanwhile.
