@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -44,9 +45,10 @@ watchdog {
 }
 `
 
-// TestHardware boots the kernel without firmware, on a machine whose battery is empty and whose
+// TestHardware boots from the disk, on a machine whose battery is empty and whose
 // platform interface does not exist: the platform comes up for virtual nodes only. Then
-// devices come and go, and the machine is reset by its watchdog.
+// devices come and go, a person gives the platform another address, PID 1 dies, and the
+// machine is reset by its watchdog.
 func TestHardware(t *testing.T) {
 	l := start(t, platform.Options{Site: hardwareSite, Clock: "2001-01-01"})
 	for _, test := range []struct {
@@ -58,6 +60,8 @@ func TestHardware(t *testing.T) {
 		{"kernel settings", kernelIsSet},
 		{"disk comes and goes", diskComesAndGoes},
 		{"network card comes and goes", cardComesAndGoes},
+		{"network form", networkForm},
+		{"crash of PID 1", crashIsKept},
 		{"watchdog", watchdogResets},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(l.on(t)) }) {
@@ -151,6 +155,75 @@ func cardComesAndGoes(l *lab) {
 	}
 	l.want(l.root("waltctl logs walt-server-netconfig"), "Interface enx5254000000ff has gone: the platform has virtual nodes only until it appears")
 	l.eventually("health", l.healthy)
+}
+
+// networkForm: a person at the serial line gives the platform another address. It is kept, see
+// [crashIsKept].
+func networkForm(l *lab) {
+	s := l.terminal()
+	defer s.detach()
+	s.keys("\r")
+	s.await(`S Shell`)
+	answer := func(question, keys string) {
+		l.t.Helper()
+		s.await(question)
+		s.keys(keys + "\r")
+	}
+	const replace = "\x15" // Ctrl-U
+	s.keys("n")
+	answer(`Interface of the platform .*: enx5254000000ff`, "")
+	answer(`Address of the platform .*: 192\.168\.152\.1/24`, replace+"192.168.153.300/24")
+	s.await(`ip is "192\.168\.153\.300/24"; write an IPv4 address`)
+	s.keys("q")
+	s.await(`S Shell`)
+	s.keys("n")
+	answer(`Interface of the platform`, "")
+	answer(`Address of the platform`, replace+newAddress)
+	answer(`Interface of the way out .*: eth0`, "")
+	answer(`Address of the way out .*: dhcp`, "")
+	s.await(`\+ +ip += "` + newAddress + `"`)
+	s.keys("q")
+	answer(`To apply type yes:`, "yes")
+	s.await(`In effect: /etc/walt/walt.hcl`)
+	s.keys("q")
+	s.await(`S Shell`)
+	s.keys("q")
+	l.hasNewAddress()
+}
+
+// newAddress is what the platform gets.
+const newAddress = "192.168.153.1/24"
+
+func (l *lab) hasNewAddress() {
+	l.t.Helper()
+	l.eventually("the new address", func(ctx context.Context) error {
+		out, err := l.SSH(ctx, "ip -4 -o addr show walt-net")
+		if err == nil && (!strings.Contains(out, newAddress) || strings.Contains(out, "192.168.152.1")) {
+			err = fmt.Errorf("it has %s", out)
+		}
+		return err
+	})
+}
+
+// crashIsKept: when PID 1 dies, the firmware keeps what it died of, and the next boot tells.
+func crashIsKept(l *lab) {
+	console := l.Appliance.Console()
+	at := console.Position()
+	l.SSH(l.t.Context(), "kill -QUIT 1") // it may not come back
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	var err error
+	for _, words := range []string{`walt: FAILED: PID 1 has crashed`, `walt: SIGQUIT: quit`, `walt: the last boot has ended badly: see waltctl logs pstore`, `walt: ready`} {
+		if _, at, err = console.Wait(ctx, at, regexp.MustCompile(words)); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	l.eventually("health", l.healthy)
+	l.want(l.root("waltctl logs pstore --boot=-1"), "walt: FAILED: PID 1 has crashed; report this defect", "walt: SIGQUIT: quit", "goroutine ")
+	if left := l.root("ls /sys/fs/pstore"); left != "" {
+		l.t.Errorf("the firmware still has\n%s", left)
+	}
+	l.hasNewAddress()
 }
 
 // watchdogResets: the health goal fails for good. It is the last test of the machine: the unit

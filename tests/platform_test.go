@@ -510,11 +510,13 @@ func powerCut(l *lab) {
 		return nil
 	})
 	l.walt("node", "rename", n.Name, "bench-2")
+	counting := l.count()
 	l.PowerCut()
 	if err := l.PowerOn(l.t.Context()); err != nil {
 		l.t.Fatal(err)
 	}
 	l.eventually("health", l.healthy)
+	counting.compare()
 	l.want(l.walt("node", "show"), "bench-2")
 	l.want(l.walt("log", "list-checkpoints"), "before-cut", "before-full")
 	l.want(l.walt("log", "show", "--history", "before-cut:", "--nodes", "bench-2"), "before the cut")
