@@ -21,6 +21,9 @@ func (n *node) obey(commands io.Reader) {
 		if err == nil && line == "EXIT" {
 			return
 		}
+		if err == nil && line == "" {
+			continue // whoever takes over begins so: the last one may have left half a line
+		}
 		if err == nil {
 			err = n.command(line)
 		} else if !errors.Is(err, errLongCommand) {

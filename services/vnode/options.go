@@ -15,6 +15,7 @@ import (
 
 	"github.com/waltos/waltos/qemu/machine"
 	"github.com/waltos/waltos/services/internal/pattern"
+	"github.com/waltos/waltos/services/internal/pidfile"
 )
 
 // Name is that of the command.
@@ -185,23 +186,21 @@ func (i *identity) rename(name string) error {
 	return nil
 }
 
-// leaveTraces writes the files by which others find this process.
-func (o *options) leaveTraces() error {
-	write := func(path, text string) error {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return fmt.Errorf("cannot leave %s: %w", path, err)
-		}
-		if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
-			return fmt.Errorf("cannot leave %s: %w", path, err)
-		}
-		return nil
-	}
-	if err := write(o.pidPath, fmt.Sprint(os.Getpid())); err != nil {
-		return err
+// leaveTraces writes the files by which others find this process. It owns the one with its
+// number until that is closed: a node never runs twice.
+func (o *options) leaveTraces() (*os.File, error) {
+	pid, err := pidfile.Hold(o.pidPath)
+	if err != nil {
+		return nil, fmt.Errorf("cannot run node %s: %w", o.MAC, err)
 	}
 	// screen(1) tells what runs in it the name of its session.
 	if session := os.Getenv("STY"); session != "" {
-		return write(o.screenPath, session)
+		if err := os.MkdirAll(filepath.Dir(o.screenPath), 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot leave %s: %w", o.screenPath, err), pid.Close())
+		}
+		if err := os.WriteFile(o.screenPath, []byte(session+"\n"), 0o644); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot leave %s: %w", o.screenPath, err), pid.Close())
+		}
 	}
-	return nil
+	return pid, nil
 }

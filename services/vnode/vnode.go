@@ -10,7 +10,8 @@
 // /dev/net/tun, /dev/kvm and, for speed, /dev/vhost-net. QEMU gets none of its capabilities.
 // The node depends on no connection to the server but while it gets its boot files.
 //
-// It refuses settings that it cannot read, and --attach-usb on what is no Raspberry Pi 3B+.
+// It refuses settings that it cannot read, --attach-usb on what is no Raspberry Pi 3B+, and
+// to run a node that another process of it runs.
 package vnode
 
 import (
@@ -62,9 +63,11 @@ func run(ctx context.Context, o options, stdin io.Reader, stdout io.Writer) (err
 		defer f.Close()
 		log = newPrefixer(f, o.logPrefix)
 	}
-	if err := o.leaveTraces(); err != nil {
+	pid, err := o.leaveTraces()
+	if err != nil {
 		return err
 	}
+	defer pid.Close()
 	n.output = newOutput(stdout, log)
 	defer n.output.close()
 

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,16 +39,19 @@ func (t Times) complete() Times {
 	return t
 }
 
-// drainTime bounds the reading of what a process has left in its pipe.
+// drainTime bounds the reading of what a process has left on its console.
 const drainTime = time.Second
 
 // guest is the process of one virtual node, and those that follow it.
 type guest struct {
 	*Service
 	mac    string
+	place  place
 	cancel context.CancelFunc
 	ended  chan struct{}
 	wake   chan struct{} // ends a pause
+
+	saved bool // wanted is in the record; used by update only
 
 	mu     sync.Mutex
 	wanted Node
@@ -58,10 +59,10 @@ type guest struct {
 	hung   chan struct{}
 }
 
-// begin starts a guest.
+// begin starts a guest, whose place is there.
 func (s *Service) begin(n Node) *guest {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &guest{Service: s, mac: n.MAC, cancel: cancel, ended: make(chan struct{}), wake: make(chan struct{}, 1), wanted: n}
+	g := &guest{Service: s, mac: n.MAC, place: s.place(n.MAC), cancel: cancel, ended: make(chan struct{}), wake: make(chan struct{}, 1), wanted: n, saved: true}
 	go func() {
 		defer close(g.ended)
 		g.run(ctx)
@@ -69,10 +70,13 @@ func (s *Service) begin(n Node) *guest {
 	return g
 }
 
-// end ends a guest, and returns when its process has ended.
+// end ends a guest, and returns when its process has ended and nothing tells of it.
 func (g *guest) end() {
 	g.cancel()
 	<-g.ended
+	if err := g.place.remove(); err != nil {
+		g.Warn("virtual node %s: cannot forget it: %v", g.node().Settings.Name, err)
+	}
 }
 
 func (g *guest) node() Node {
@@ -104,42 +108,36 @@ func (g *guest) run(ctx context.Context) {
 	}
 }
 
-// once runs one process to its end; the error says why it has ended.
+// once follows one process to its end; the error says why it has ended. The process is the
+// one that runs already, or a new one.
 func (g *guest) once(ctx context.Context) error {
-	cmd, in, out, err := g.start()
+	p, err := g.obtain(ctx)
 	if err != nil {
 		return err
 	}
 	var printing sync.WaitGroup
-	printing.Go(func() { g.read(out) })
-	exited := make(chan struct{})
-	go func() {
-		awaitExit(cmd.Process.Pid)
-		close(exited)
-	}()
+	printing.Go(func() { g.read(p.printed) })
 	hung := false
 	select {
-	case <-exited:
+	case <-p.exited:
 	case <-g.hung:
 		hung = true
-		g.terminate(cmd.Process, exited)
+		g.terminate(p)
 	case <-ctx.Done():
 		_ = g.send("EXIT") // if it does not read, it is ended below
-		wait(exited, g.Times.Exit)
-		g.terminate(cmd.Process, exited)
+		wait(p.exited, g.Times.Exit)
+		g.terminate(p)
 	}
-	// Nothing of it is left behind; its number cannot be another's before Wait.
-	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-	<-exited
-	err = cmd.Wait()
-	_ = os.Remove(g.pidFile())
+	p.signal(unix.SIGKILL) // nothing of it is left behind
+	<-p.exited
+	err = p.result()
 	g.mu.Lock()
 	g.input = nil
 	g.mu.Unlock()
-	in.Close()
-	_ = out.SetReadDeadline(time.Now().Add(drainTime))
+	p.close()
+	_ = p.printed.SetReadDeadline(time.Now().Add(drainTime))
 	printing.Wait()
-	out.Close()
+	p.printed.Close()
 	switch {
 	case hung:
 		return errors.New("its process does not read its commands any more")
@@ -149,36 +147,42 @@ func (g *guest) once(ctx context.Context) error {
 	return errors.New("its process has ended")
 }
 
-// start starts a process, and returns what its commands are written to and what it prints.
-func (g *guest) start() (cmd *exec.Cmd, in, out *os.File, err error) {
-	commands, in, err := os.Pipe()
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("cannot talk to its process: %w", err)
-	}
-	defer commands.Close()
-	out, printed, err := os.Pipe()
-	if err != nil {
-		in.Close()
-		return nil, nil, nil, fmt.Errorf("cannot talk to its process: %w", err)
-	}
-	defer printed.Close()
+// obtain takes over the process that runs, or starts one unless ctx has ended.
+func (g *guest) obtain(ctx context.Context) (*process, error) {
 	g.mu.Lock() // no change of the settings is missed
 	defer g.mu.Unlock()
-	cmd = exec.Command(g.Program[0], slices.Concat(g.Program[1:], g.wanted.arguments(), []string{"--pid-path", g.pidFile()})...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = commands, printed, printed
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		in.Close()
-		out.Close()
-		return nil, nil, nil, fmt.Errorf("cannot start its process: %w", err)
+	p, err := g.place.takeOver()
+	if err != nil {
+		return nil, fmt.Errorf("cannot take its process over: %w", err)
 	}
-	g.input, g.hung = in, make(chan struct{})
-	g.running.Add(1)
-	return cmd, in, out, nil
+	found := p != nil
+	if !found {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		argv := slices.Concat(g.Program, g.wanted.arguments(), []string{"--pid-path", g.place.pidFile()})
+		if p, err = g.place.launch(argv); err != nil {
+			return nil, err
+		}
+		g.running.Add(1)
+	}
+	g.input, g.hung = p.input, make(chan struct{})
+	if found {
+		g.greet()
+	}
+	return p, nil
 }
 
-// pidFile is where the process says its number.
-func (g *guest) pidFile() string { return filepath.Join(g.Runtime, g.mac) }
+// greet tells a process that an earlier life of the service has left all that it may not
+// have been told. It begins with the end of a line of which only a part was written. mu is
+// held.
+func (g *guest) greet() {
+	var text strings.Builder
+	for _, now := range g.wanted.Settings.values() {
+		text.WriteString("\n" + now.command())
+	}
+	_ = g.write(text.String()) // one that does not read is ended
+}
 
 // read gives what the process prints to those who follow the console.
 func (g *guest) read(out *os.File) {
@@ -195,18 +199,15 @@ func (g *guest) read(out *os.File) {
 }
 
 // terminate ends a process that has not ended by itself.
-func (g *guest) terminate(p *os.Process, exited <-chan struct{}) {
-	for _, step := range []struct {
-		signal unix.Signal
-		limit  time.Duration
-	}{{unix.SIGTERM, g.Times.Term}, {unix.SIGKILL, g.Times.Term}} {
+func (g *guest) terminate(p *process) {
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		select {
-		case <-exited:
+		case <-p.exited:
 			return
 		default:
 		}
-		_ = unix.Kill(-p.Pid, step.signal)
-		wait(exited, step.limit)
+		p.signal(signal)
+		wait(p.exited, g.Times.Term)
 	}
 }
 
@@ -217,25 +218,26 @@ func wait(ended <-chan struct{}, limit time.Duration) {
 	}
 }
 
-// awaitExit waits until a child has ended, and leaves its exit status to be read.
-func awaitExit(pid int) {
-	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-	}
-}
-
 // update tells the process what has changed of its settings.
-func (g *guest) update(n Node) {
+func (g *guest) update(n Node) error {
 	g.mu.Lock()
 	old := g.wanted
 	g.wanted = n
 	g.mu.Unlock()
+	if n == old && g.saved {
+		return nil
+	}
+	// Recorded first: the next life of the service tells what this one has not.
+	err := g.place.save(n)
+	g.saved = err == nil
 	before := old.Settings.values()
 	for i, now := range n.Settings.values() {
 		if now != before[i] {
 			// A process that is about to start is given the new value as argument.
-			_ = g.send("CONF " + now.attribute + " " + now.value)
+			_ = g.send(now.command())
 		}
 	}
+	return err
 }
 
 // kill ends the machine. Where no process runs, the next one need not wait any longer.
@@ -251,18 +253,23 @@ func (g *guest) kill() error {
 	return nil
 }
 
-// send writes a command. A process that does not read is ended, since a part of the command
-// may have been written.
+// send writes a command.
 func (g *guest) send(line string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.write(line)
+}
+
+// write writes lines. A process that does not read is ended, since a part of them may have
+// been written. mu is held.
+func (g *guest) write(lines string) error {
 	if g.input == nil {
 		return errAbsent
 	}
 	if err := g.input.SetWriteDeadline(time.Now().Add(g.Times.Read)); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(g.input, line+"\n"); err != nil {
+	if _, err := io.WriteString(g.input, lines+"\n"); err != nil {
 		g.input = nil
 		close(g.hung)
 		return fmt.Errorf("cannot reach this virtual node: %w", err)

@@ -39,6 +39,8 @@ func (s Settings) values() []value {
 	}
 }
 
+func (v value) command() string { return "CONF " + v.attribute + " " + v.value }
+
 // identity is what a process cannot change.
 type identity struct{ mac, ip, model, serverIP, netmask string }
 

@@ -8,6 +8,12 @@
 // changes only what differs; what is typed on consoles; machines to kill. What the consoles
 // print is kept, up to a bound for each node, until server-main has taken it.
 //
+// The processes outlive the service: what they hold on to is in a folder of the machine that
+// goes with its boot, and the next life of the service takes over there what runs, and runs
+// again what has ended meanwhile, before anybody asks. What was read of a console and not
+// taken by server-main yet, a moment's output, is lost with a service that is killed. The
+// service started with -end ends all that an earlier life has left.
+//
 // A process that ends is started again, after a pause that grows; one that does not read
 // its commands is ended. Values that could be taken for other commands are refused.
 package vnodes
@@ -17,11 +23,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
 	"maps"
 	"os"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/daemon/connector"
 	"github.com/waltos/waltos/services/internal/selfcheck"
@@ -32,12 +41,13 @@ import (
 // Socket is where the service listens on an appliance.
 const Socket = "/run/walt/daemon/vnodes.sock"
 
-// Main runs the service until ctx ends, and the machines with it.
+// Main runs the service until ctx ends. The machines run on.
 func Main(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("vnodes", flag.ContinueOnError)
 	sockets := flags.String("socket-dir", "/run/walt/daemon", "`folder` of the sockets of the daemon, when the supervisor passes none")
-	runtime := flags.String("runtime-dir", "/run/walt/vnodes", "`folder` of the process IDs of virtual nodes")
+	runtime := flags.String("runtime-dir", "/run/walt/vnodes", "`folder` of what the next life of the service must know; goes with the boot of the machine")
 	program := flags.String("program", "", "`command` that runs a virtual node, separated by blanks (default: this program)")
+	end := flags.Bool("end", false, "end the machines that the service has left")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -49,28 +59,32 @@ func Main(ctx context.Context, args []string) error {
 		}
 		command = []string{self, "walt-virtual-node"}
 	}
+	s := NewService(Config{Program: command, Runtime: *runtime, Warn: log.Printf})
+	if *end {
+		return errors.Join(s.Resume(), s.Reconcile(nil))
+	}
 	ln, err := notify.UnixListener("vnodes", *sockets)
 	if err != nil {
+		return err
+	}
+	set := metrics.New("server-vnodes")
+	s.measure(set)
+	if err := s.Resume(); err != nil {
 		return err
 	}
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	s := NewService(Config{Program: command, Runtime: *runtime, Warn: log.Printf})
-	set := metrics.New("server-vnodes")
-	s.measure(set)
 	own := selfcheck.New(ln)
 	go notify.KeepAlive(ctx, own.Answers)
-	err = connector.Listen(ctx, own, metrics.Handler(set, s.Handle))
-	s.Close()
-	return err
+	return connector.Listen(ctx, own, metrics.Handler(set, s.Handle))
 }
 
 // Config is what a Service works with.
 type Config struct {
 	// Program is the command that runs a virtual node: walt-virtual-node.
 	Program []string
-	Runtime string // folder of their process IDs
+	Runtime string // folder with a place for each node
 	Warn    func(format string, args ...any)
 	// Pauses and limits; those that are 0 have a default.
 	Times Times
@@ -104,11 +118,37 @@ func (s *Service) measure(set *metrics.Set) {
 	})
 }
 
-// Close ends all machines.
-func (s *Service) Close() {
-	if err := s.Reconcile(nil); err != nil {
-		s.Warn("%v", err)
+// Resume takes over the nodes of an earlier life of the service: those that ran then run now.
+// What cannot be taken over is ended and forgotten: a node that is wanted is told of again.
+func (s *Service) Resume() error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	entries, err := os.ReadDir(s.Runtime)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("cannot take virtual nodes over: %w", err)
+	}
+	for _, entry := range entries {
+		place := s.place(entry.Name())
+		n, err := place.load()
+		if err == nil {
+			s.add(n)
+			continue
+		}
+		s.Warn("virtual node %s is not taken over: %v", entry.Name(), err)
+		left, err := place.find()
+		if left != nil {
+			left.signal(unix.SIGKILL)
+			<-left.exited
+			left.close()
+		}
+		if err := errors.Join(err, place.remove()); err != nil {
+			s.Warn("virtual node %s: cannot forget it: %v", entry.Name(), err)
+		}
+	}
+	return nil
 }
 
 // Handle serves calls of Client: a connector.Handler.
@@ -158,15 +198,23 @@ func (s *Service) Reconcile(wanted []Node) error {
 	s.consoles.keep(func(mac string) bool { _, wanted := accepted[mac]; return wanted })
 	for mac, n := range accepted {
 		if g := s.guest(mac); g != nil {
-			g.update(n)
+			refused = append(refused, g.update(n))
 			continue
 		}
-		g := s.begin(n)
-		s.mu.Lock()
-		s.guests[mac] = g
-		s.mu.Unlock()
+		if err := s.place(mac).save(n); err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		s.add(n)
 	}
 	return errors.Join(refused...)
+}
+
+func (s *Service) add(n Node) {
+	g := s.begin(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guests[n.MAC] = g
 }
 
 // end ends the guests that are selected, all at once, and forgets them.

@@ -18,15 +18,30 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/services/daemon/connector"
+	"github.com/waltos/waltos/services/internal/pidfile"
 )
 
 // standIn makes this program speak the protocol of walt-virtual-node, without a machine.
 const standIn = "stand-in"
 
+// serve makes this program the service.
+const serve = "serve"
+
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == standIn {
-		playNode()
-		return
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case standIn:
+			playNode()
+			return
+		case serve:
+			ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+			defer cancel()
+			if err := Main(ctx, os.Args[2:]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -36,6 +51,21 @@ func TestMain(m *testing.M) {
 func playNode() {
 	name := os.Args[slices.Index(os.Args, "--hostname")+1]
 	fmt.Printf("%d runs %s\r\n", os.Getpid(), strings.Join(os.Args[2:], " "))
+	pidFile := os.Args[slices.Index(os.Args, "--pid-path")+1]
+	if name == "late" { // to say who runs
+		for {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(pidFile), "now")); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	pid, err := pidfile.Hold(pidFile)
+	if err != nil {
+		fmt.Printf("%v\r\n", err)
+		os.Exit(1)
+	}
+	defer pid.Close()
 	switch name {
 	case "dies":
 		os.Exit(3)
@@ -88,7 +118,7 @@ func start(t *testing.T, times Times) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.service = NewService(Config{Program: []string{program, standIn}, Runtime: "/run/of/the/test", Times: times, Warn: func(format string, args ...any) {
+	b.service = NewService(Config{Program: []string{program, standIn}, Runtime: t.TempDir(), Times: times, Warn: func(format string, args ...any) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.warned = append(b.warned, fmt.Sprintf(format, args...))
@@ -107,7 +137,9 @@ func start(t *testing.T, times Times) *bench {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		b.service.Close()
+		if err := b.service.Reconcile(nil); err != nil {
+			t.Error(err)
+		}
 	})
 	return b
 }
@@ -171,7 +203,7 @@ func TestReconcile(t *testing.T) {
 	b.reconcile(one, two)
 	printed := b.see(one.MAC, "\r\n")
 	want := " runs --hostname one --mac 52:54:00:00:00:01 --ip 192.168.152.1 --model pc-x86-64 --server-ip 192.168.152.1 --cpu-cores 4" +
-		" --ram 512M --disks none --networks walt-net --netmask 255.255.255.0 --gateway  --boot-delay random --acceleration tcg --managed --pid-path /run/of/the/test/52:54:00:00:00:01\r\n"
+		" --ram 512M --disks none --networks walt-net --netmask 255.255.255.0 --gateway  --boot-delay random --acceleration tcg --managed --pid-path " + b.service.Runtime + "/52:54:00:00:00:01/pid\r\n"
 	if got := strings.TrimLeft(printed, "0123456789"); got != want {
 		t.Errorf("a node is run as %q\nwant %q", got, want)
 	}

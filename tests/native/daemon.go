@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -84,9 +85,17 @@ func StartSite(t testing.TB, more string, devices ...db.Device) *Daemon {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(d.endMachines)
 	d.Up("vnodes", "server-blocking", "server-main", "server-hub", "httpd")
 	d.Await()
 	return d
+}
+
+// endMachines ends the machines of virtual nodes, which outlive their service.
+func (d *Daemon) endMachines() {
+	if out, err := exec.Command(supplies.Services, "vnodes", "-end").CombinedOutput(); err != nil {
+		d.t.Errorf("cannot end the machines: %v\n%s", err, out)
+	}
 }
 
 // written are the folders that a platform writes to: each has its own.

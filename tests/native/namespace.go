@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -95,6 +97,11 @@ func enter() (int, error) {
 	// The tests end with this process: the kernel sends this signal at the end of the
 	// thread that started them, which is kept.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	// What outlives its parent in the tests comes to this process, and ends at their end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("cannot adopt what the tests leave: %w", err)
+	}
+	defer endOrphans()
 	runtime.LockOSThread()
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("cannot make namespaces: %w", err)
@@ -114,6 +121,29 @@ func enter() (int, error) {
 		return max(exit.ExitCode(), 1), nil // -1: ended by a signal
 	}
 	return 0, err
+}
+
+// orphanLimit bounds the end of what tests have left.
+const orphanLimit = 10 * time.Second
+
+// endOrphans ends the processes that tests have left, if they did not end in order.
+func endOrphans() {
+	for deadline := time.Now().Add(orphanLimit); time.Now().Before(deadline); {
+		lists, _ := filepath.Glob("/proc/self/task/*/children")
+		for _, list := range lists {
+			pids, _ := os.ReadFile(list) // a kernel without this file leaves them alone
+			for pid := range strings.FieldsSeq(string(pids)) {
+				if number, err := strconv.Atoi(pid); err == nil {
+					_ = unix.Kill(number, unix.SIGKILL)
+				}
+			}
+		}
+		// The children of what has ended come next.
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err == unix.ECHILD {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // furnish makes the namespaces look like an appliance.

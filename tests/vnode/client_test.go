@@ -145,26 +145,50 @@ func (c *console) key(text string) {
 	}
 }
 
+// find returns the groups of a pattern that has been printed, nil if it has not.
+func (c *console) find(expression *regexp.Regexp) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := c.text.String()
+	found := expression.FindStringSubmatch(text)
+	if found != nil {
+		c.text.Next(expression.FindStringIndex(text)[1])
+	}
+	return found
+}
+
 // await waits until a pattern is printed, and returns its groups.
-func (c *console) await(pattern string) (found []string) {
+func (c *console) await(pattern string) []string {
 	c.l.t.Helper()
 	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) {
-		c.mu.Lock()
-		text := c.text.String()
-		at := expression.FindStringSubmatchIndex(text)
-		if at != nil {
-			found = expression.FindStringSubmatch(text)
-			c.text.Next(at[1])
-		}
-		c.mu.Unlock()
-		if at != nil {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if found := c.find(expression); found != nil {
 			return found
 		}
-		if time.Now().After(deadline) {
-			c.l.t.Fatalf("the console does not show %q but %q", pattern, text)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.l.t.Fatalf("the console does not show %q but %q", pattern, c.text.String())
+	return nil
+}
+
+// bootID asks the node which boot it is. What is typed while a part of the server is away is
+// lost, so it asks again until there is an answer.
+func (c *console) bootID() string {
+	c.l.t.Helper()
+	expression := regexp.MustCompile(`node: boot: ([0-9a-f-]{36})\r\n`)
+	asked := time.Time{}
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if found := c.find(expression); found != nil {
+			return found[1]
+		}
+		if time.Since(asked) > 2*time.Second {
+			c.key("boot id\r")
+			asked = time.Now()
 		}
 	}
+	c.l.t.Fatal("the node does not say which boot it is")
+	return ""
 }
 
 // TestClient is the life of a virtual node as the users of the real client see it
@@ -195,8 +219,7 @@ func TestClient(t *testing.T) {
 	c.await(`node: ready: \r\n`)
 	c.key("good day\r")
 	c.await(`node: echo: good day\r\n`)
-	c.key("boot id\r")
-	first := c.await(`node: boot: ([0-9a-f-]{36})\r\n`)[1]
+	first := c.bootID()
 
 	// The daemon dies and comes back: the machine and its console go on.
 	for _, service := range []string{"server-main", "server-hub", "server-db", "server-blocking"} {
@@ -207,9 +230,16 @@ func TestClient(t *testing.T) {
 	}
 	l.Await()
 	c = l.console("vn1")
-	c.key("boot id\r")
-	if again := c.await(`node: boot: ([0-9a-f-]{36})\r\n`)[1]; again != first {
+	if again := c.bootID(); again != first {
 		t.Errorf("the machine has rebooted: %s, then %s", first, again)
+	}
+	// So does the service that holds the machine, and whoever reads the console sees no end of it.
+	for _, end := range []func(string){l.Kill, l.Kill, func(name string) { l.Down(name) }} {
+		end("vnodes")
+		l.Up("vnodes")
+		if again := c.bootID(); again != first {
+			t.Errorf("the machine has rebooted with its service: %s, then %s", first, again)
+		}
 	}
 	// What it prints meanwhile is logged.
 	c.key("count\r")
@@ -235,8 +265,7 @@ func TestClient(t *testing.T) {
 	c.await(`node: disk: sda 1953125\r\n`)
 	c.await(`node: ready: \r\n`)
 	l.walt("node wait vn1", ``)
-	c.key("boot id\r")
-	if next := c.await(`node: boot: ([0-9a-f-]{36})\r\n`)[1]; next == first {
+	if next := c.bootID(); next == first {
 		t.Error("the machine has not rebooted")
 	}
 	l.walt("log show --platform --history full", `.*node vn1 is down \(cause: reboot requested, method: vnode hard-reboot\)\n.*`)
