@@ -175,3 +175,54 @@ unit "sshd" {
     unconfined = "its sessions are those of administrators, who are root and repair anything"
   }
 }
+
+# Periodic jobs. `waltctl status` shows the next run of each; `waltctl start` runs it now.
+
+unit "disk-trim" {
+  description = "tells the disk which blocks of the data partition are free"
+  type        = "oneshot"
+  exec        = ["/usr/sbin/fstrim", "--verbose", "--quiet-unsupported", "/var/lib/walt"]
+  capabilities = ["CAP_SYS_ADMIN"] # the kernel asks for it
+  timer {
+    every      = "168h"
+    after_boot = "15m"
+    jitter     = "10m"
+    persistent = true
+  }
+  limits {
+    cpu    = 10
+    memory = "32M"
+    tasks  = 4
+    io     = 10
+  }
+  sandbox {
+    write = ["/var/lib/walt"] # any folder of that partition
+  }
+}
+
+# A block that has gone bad is found while the machine still runs, not at the next boot: to read
+# the root is to verify it.
+unit "root-check" {
+  description = "reads the root, which the kernel verifies"
+  type        = "oneshot"
+  exec        = ["/usr/bin/dd", "if=/dev/dm-0", "of=/dev/null", "bs=1M", "iflag=direct", "status=none"]
+  condition {
+    exists = ["/dev/dm-0"]
+  }
+  timer {
+    every      = "168h"
+    after_boot = "1h"
+    jitter     = "1h"
+    persistent = true
+  }
+  limits {
+    cpu    = 10
+    memory = "32M"
+    tasks  = 4
+    io     = 10
+    io_max = "20M" # nobody waits for it
+  }
+  sandbox {
+    devices = ["/dev/dm-0"]
+  }
+}

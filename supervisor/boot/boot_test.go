@@ -1,8 +1,6 @@
 package boot
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -19,38 +17,6 @@ func TestParameter(t *testing.T) {
 	}
 	if _, ok := parameter(line, "quiet"); ok {
 		t.Error("a flag has a value")
-	}
-}
-
-func TestSecureBoot(t *testing.T) {
-	dir := t.TempDir()
-	for content, want := range map[string]bool{"\x06\x00\x00\x00\x01": true, "\x06\x00\x00\x00\x00": false} {
-		if err := os.WriteFile(filepath.Join(dir, secureBoot), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if on, err := readSecureBoot(dir); err != nil || on != want {
-			t.Errorf("%q is %v, %v", content, on, err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, secureBoot), []byte("\x01"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readSecureBoot(dir); err == nil {
-		t.Error("a variable of one byte was read")
-	}
-	noted := filepath.Join(dir, "data")
-	for value, want := range map[byte]bool{secureBootEnabled: true, 2: false, 0: false} {
-		page := make([]byte, 4096)
-		page[secureBootAt] = value
-		if err := os.WriteFile(noted, page, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if on, err := notedSecureBoot(noted); err != nil || on != want {
-			t.Errorf("value %d is %v, %v", value, on, err)
-		}
-	}
-	if on, err := readSecureBoot(t.TempDir()); err != nil || on {
-		t.Errorf("without the variable: %v, %v", on, err)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/secureboot"
 	"github.com/waltos/waltos/supervisor/unit"
 	"github.com/waltos/waltos/supervisor/watchdog"
 )
@@ -32,17 +33,20 @@ const Path = "/run/walt/control.sock"
 
 // Status is the whole machine at a moment.
 type Status struct {
-	Name          string          `json:"name"`          // host name
-	Version       string          `json:"version"`       // of the appliance
-	Slot          string          `json:"slot"`          // partition of the root that is running
-	Configuration string          `json:"configuration"` // where the effective one is from
-	Refused       string          `json:"refused,omitempty"`
-	State         string          `json:"state"` // "starting", "ready", "degraded"
-	Uptime        time.Duration   `json:"uptime"`
-	Clock         Clock           `json:"clock"`
-	Data          Space           `json:"data"`
-	Watchdog      watchdog.Status `json:"watchdog"`
-	Units         []Unit          `json:"units"`
+	Name    string `json:"name"`    // host name
+	Version string `json:"version"` // of the appliance
+	Slot    string `json:"slot"`    // partition of the root that is running
+	// SecureBoot is "enabled", "disabled", "setup mode" or "not EFI"; absent if the firmware does
+	// not tell.
+	SecureBoot    secureboot.State `json:"secure_boot,omitempty"`
+	Configuration string           `json:"configuration"` // where the effective one is from
+	Refused       string           `json:"refused,omitempty"`
+	State         string           `json:"state"` // "starting", "ready", "degraded"
+	Uptime        time.Duration    `json:"uptime"`
+	Clock         Clock            `json:"clock"`
+	Data          Space            `json:"data"`
+	Watchdog      watchdog.Status  `json:"watchdog"`
+	Units         []Unit           `json:"units"`
 }
 
 // Clock is the time of the machine.

@@ -28,6 +28,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/memory"
 )
 
 // Name is the name that this program has as the console.
@@ -100,6 +101,7 @@ func Main(args []string) int {
 		return 2
 	}
 	debug.SetGCPercent(heapGrowth)
+	go memory.Save(ctx)
 	client := control.Client{Path: control.Path}
 	source, presence := &Source{Client: client}, &presence{}
 	var machine Machine = &running{client: client, journal: "/var/log/walt/journal", sites: []string{hcl.SitePath, "/var/lib/walt/config/last-good.hcl", "/run/walt/site.hcl"}}

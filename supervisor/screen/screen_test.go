@@ -19,6 +19,7 @@ import (
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/rescue"
+	"github.com/waltos/waltos/supervisor/secureboot"
 	"github.com/waltos/waltos/supervisor/unit"
 )
 
@@ -34,7 +35,7 @@ func example() View {
 	now := time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)
 	return View{
 		Status: &control.Status{
-			Name: "walt-server", Version: "10.0", Slot: "root-a", State: "degraded", Uptime: 62 * time.Minute,
+			Name: "walt-server", Version: "10.0", Slot: "root-a", SecureBoot: secureboot.Setup, State: "degraded", Uptime: 62 * time.Minute,
 			Clock: control.Clock{Now: now}, Data: control.Space{Size: 4 << 30, Free: 3 << 30},
 			Units: []control.Unit{{Name: "a", Wanted: true, State: unit.Running}, {Name: "b", Wanted: true, State: unit.Failed}, {Name: "c", State: unit.Stopped}},
 		},
@@ -60,7 +61,7 @@ func TestScreenOfStatus(t *testing.T) {
  State     degraded, 1 of 2 units are up; running for 1 hour
  Clock     2026-11-23 01:02 UTC, not synchronised
  Data      3072 MiB free of 4096 MiB
- Slot      root-a
+ Slot      root-a, Secure Boot: setup mode
  Addresses walt-net     192.168.152.1/24
            eth0         10.0.2.15/24
            eth0         fec0::1/64

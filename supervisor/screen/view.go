@@ -1,6 +1,7 @@
 package screen
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -147,7 +148,7 @@ func (v View) status() []line {
 	if s.Data.Full() {
 		full = ": FULL, nothing new is stored"
 	}
-	list = append(list, row("Data", "%d MiB free of %d MiB%s", s.Data.Free>>20, s.Data.Size>>20, full), row("Slot", "%s", s.Slot))
+	list = append(list, row("Data", "%d MiB free of %d MiB%s", s.Data.Free>>20, s.Data.Size>>20, full), row("Slot", "%s, Secure Boot: %s", s.Slot, cmp.Or(s.SecureBoot, "unknown")))
 	for i, a := range v.Addresses {
 		label := "Addresses"
 		if i > 0 {

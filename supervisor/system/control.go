@@ -26,7 +26,7 @@ func (s *system) Status() control.Status {
 	all := s.manager.Snapshot()
 	s.mu.Lock()
 	state, _ := s.state(all, !s.everSaid)
-	site := s.site
+	site, secureBoot := s.site, s.secureBoot
 	s.mu.Unlock()
 	host, err := os.Hostname()
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *system) Status() control.Status {
 	}
 	slot, _ := boot.Parameter("walt.root")
 	status := control.Status{
-		Name: host, Version: cmp.Or(identity().Version, "?"), Slot: slot, Configuration: site.Source, Refused: site.Refused,
+		Name: host, Version: cmp.Or(identity().Version, "?"), Slot: slot, SecureBoot: secureBoot, Configuration: site.Source, Refused: site.Refused,
 		State: state, Uptime: report.Uptime(), Clock: synchronised(), Data: dataSpace(), Watchdog: s.watchdog.Status(),
 	}
 	for _, u := range all {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/waltos/waltos/services/atomicfile"
+	"github.com/waltos/waltos/supervisor/secureboot"
 )
 
 // firmwareFolder is where the kernel looks for the firmware of devices first: what the image
@@ -20,6 +21,17 @@ func useFirmware() error {
 		return fmt.Errorf("cannot have firmware of devices read from %s: %w", firmwareFolder, err)
 	}
 	return nil
+}
+
+// readSecureBoot is done aside: variables take some firmware seconds.
+func (s *system) readSecureBoot() {
+	state, err := secureboot.Look()
+	if err != nil {
+		s.console.Say("%v", err)
+	}
+	s.mu.Lock()
+	s.secureBoot = state
+	s.mu.Unlock()
 }
 
 // maxFirmware bounds what is copied, all files together.

@@ -25,9 +25,11 @@ import (
 	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/loopback"
+	"github.com/waltos/waltos/supervisor/memory"
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/reap"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/secureboot"
 	"github.com/waltos/waltos/supervisor/security"
 	"github.com/waltos/waltos/supervisor/site"
 	"github.com/waltos/waltos/supervisor/unit"
@@ -55,9 +57,6 @@ const stopTime = 90 * time.Second
 // heap is what PID 1 should do with; it is a target of the collector, not a limit.
 const heap = 8 << 20
 
-// trimTime is how often memory that PID 1 does not need any more goes back to the kernel.
-const trimTime = 5 * time.Minute
-
 // guardTime is how long it is waited before another crash reporter is started.
 const guardTime = time.Second
 
@@ -77,12 +76,13 @@ type system struct {
 	configuring sync.Mutex  // held by what changes the site file
 	shutdown    chan string // "poweroff" or "reboot"
 
-	mu       sync.Mutex
-	site     site.Result
-	summary  string // last one printed
-	ready    time.Duration
-	everSaid bool
-	ending   bool
+	mu         sync.Mutex
+	site       site.Result
+	secureBoot secureboot.State
+	summary    string // last one printed
+	ready      time.Duration
+	everSaid   bool
+	ending     bool
 }
 
 // Run is PID 1 until the machine ends. It does not return.
@@ -99,7 +99,7 @@ func Run() {
 	s.guard()
 	s.cgroups = s.prepare()
 	s.startUnits()
-	go every(context.Background(), trimTime, trim)
+	go memory.Save(context.Background())
 	go every(context.Background(), spaceTime, s.watchSpace())
 	go s.watchdog.Run(context.Background())
 	what := <-s.shutdown
@@ -163,6 +163,7 @@ func (s *system) prepare() (cgroups string) {
 		boot.Fail(s.console, "make control groups", errors.New("the kernel gives none"), "use the kernel of the release")
 	}
 	go s.watchDevices()
+	go s.readSecureBoot()
 	return cgroups
 }
 
@@ -355,7 +356,7 @@ func (s *system) summarise() {
 	if !s.everSaid {
 		s.everSaid = true
 		s.ready = report.Uptime()
-		trim()
+		memory.Trim()
 	}
 	s.summary = text
 	if state == "degraded" {

@@ -69,6 +69,9 @@ func (t *Tool) change(ctx context.Context, order, name string, wait bool) error 
 		good = u.State == unit.Stopped
 	}
 	if !good {
+		if u.Reason == "" {
+			return fmt.Errorf("%s is %s", u.Name, u.State)
+		}
 		return fmt.Errorf("%s is %s: %s", u.Name, u.State, console.Clean(u.Reason))
 	}
 	if !t.asJSON {

@@ -1,6 +1,7 @@
 package waltctl
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -53,7 +54,8 @@ func (t *Tool) printStatus(s control.Status, now time.Time) error {
 	if !s.Clock.Synchronised {
 		synchronised = "not synchronised"
 	}
-	fmt.Fprintf(t.Out, "slot: %s; clock: %s, %s\n", s.Slot, s.Clock.Now.Format("2006-01-02 15:04:05 MST"), synchronised)
+	fmt.Fprintf(t.Out, "clock: %s, %s\n", s.Clock.Now.Format("2006-01-02 15:04:05 MST"), synchronised)
+	fmt.Fprintf(t.Out, "slot: %s; Secure Boot: %s\n", s.Slot, cmp.Or(s.SecureBoot, "unknown"))
 	t.printWatchdog(s.Watchdog)
 	fmt.Fprintln(t.Out)
 	list := &table{}
@@ -72,13 +74,15 @@ func (t *Tool) printStatus(s control.Status, now time.Time) error {
 
 // words is why a unit is in its state, or else what it says of itself.
 func words(u control.Unit) string {
-	if u.Reason != "" {
-		return console.Clean(u.Reason)
-	}
+	why := cmp.Or(u.Reason, u.Status)
 	if !u.Next.IsZero() {
-		return "next run at " + u.Next.Format("2006-01-02 15:04:05")
+		next := "next run at " + u.Next.Format("2006-01-02 15:04")
+		if why == "" {
+			return next
+		}
+		why = next + "; " + why
 	}
-	return console.Clean(u.Status)
+	return console.Clean(why)
 }
 
 func (t *Tool) printDetail(d control.Detail, now time.Time) error {

@@ -22,6 +22,7 @@ import (
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/report"
+	"github.com/waltos/waltos/supervisor/secureboot"
 	"github.com/waltos/waltos/supervisor/unit"
 	"github.com/waltos/waltos/supervisor/watchdog"
 	"golang.org/x/crypto/bcrypt"
@@ -114,7 +115,7 @@ func newDesk(t *testing.T) *desk {
 	dir := t.TempDir()
 	d := &desk{
 		machine: &machine{did: make(chan string, 10), history: control.NewHistory(), status: control.Status{
-			Slot: "root-a", Clock: control.Clock{Now: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)},
+			Slot: "root-a", SecureBoot: secureboot.Enabled, Clock: control.Clock{Now: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)},
 			Name: "walt-server", Version: "10.0", State: "degraded", Configuration: "the last good configuration",
 			Refused: "Error: bad\n\n  on line 1", Uptime: 90 * time.Second,
 			Data: control.Space{Size: 4 << 30, Free: 12 << 20},
@@ -122,6 +123,7 @@ func newDesk(t *testing.T) *desk {
 				{Name: "bad", State: unit.Failed, Since: time.Now(), Reason: "exited with status 3", Restarts: 4},
 				{Name: "sshd", State: unit.Running, Since: time.Now().Add(-time.Hour), PID: 77, Memory: 3 << 20, Status: "listening"},
 				{Name: "slow", State: unit.Starting, Since: time.Now()},
+				{Name: "job", State: unit.Scheduled, Since: time.Now(), Next: time.Date(2026, 11, 24, 3, 30, 0, 0, time.UTC), Reason: "the last run failed: exited with status 1"},
 			},
 		}},
 		journal: journal.New(journal.DefaultLimit), socket: filepath.Join(dir, "control.sock"), logs: filepath.Join(dir, "journal"),
@@ -166,12 +168,14 @@ REFUSED configuration:
   
     on line 1
 data partition: 12M free of 4096M: FULL, nothing new is stored
-slot: root-a; clock: 2026-11-23 01:02:03 UTC, not synchronised
+clock: 2026-11-23 01:02:03 UTC, not synchronised
+slot: root-a; Secure Boot: enabled
 
-UNIT  STATE     SINCE  PID  RESTARTS  MEMORY  REASON
-bad   failed    0s     -    4         -       exited with status 3
-sshd  running   1h00m  77   0         3.0M    listening
-slow  starting  0s     -    0         -
+UNIT  STATE      SINCE  PID  RESTARTS  MEMORY  REASON
+bad   failed     0s     -    4         -       exited with status 3
+sshd  running    1h00m  77   0         3.0M    listening
+slow  starting   0s     -    0         -
+job   scheduled  0s     -    0         -       next run at 2026-11-24 03:30; the last run failed: exited with status 1
 `
 	if status != 0 || out != want {
 		t.Errorf("status %d:\n%s", status, out)
@@ -300,7 +304,7 @@ func TestColors(t *testing.T) {
 	tool := d.tool(&out, io.Discard)
 	tool.Color = true
 	tool.Main(t.Context(), []string{"status"})
-	if !strings.Contains(out.String(), "bad   \x1b[31mfailed\x1b[0m    0s") {
+	if !strings.Contains(out.String(), "bad   \x1b[31mfailed\x1b[0m     0s") {
 		t.Errorf("%q", out.String())
 	}
 }
@@ -314,7 +318,7 @@ func TestChanges(t *testing.T) {
 	}{
 		{"restart sshd", 0, "restart sshd", ""},
 		{"start bad", 1, "start bad", "waltctl: bad is failed: exited with status 3\n"},
-		{"stop sshd", 1, "stop sshd", "waltctl: sshd is running: \n"},
+		{"stop sshd", 1, "stop sshd", "waltctl: sshd is running\n"},
 		{"restart slow --timeout 50ms", exitTimeout, "restart slow", "waltctl: cannot wait longer for slow to restart: context deadline exceeded\n"},
 		{"restart slow --no-wait", 0, "restart slow", ""},
 		{"restart nobody", 1, "restart nobody", "waltctl: no unit is named \"nobody\"\n"},

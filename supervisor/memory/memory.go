@@ -1,18 +1,39 @@
-package system
+// Package memory gives back what a program that lives as long as the machine does not need at
+// rest: unused memory of the heap, and the pages of the program itself (madvise(2)), of which
+// the start has touched most and the rest of its life touches few. The kernel reads a page
+// again when it is used.
+package memory
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// trim gives back what PID 1 does not need at rest: unused memory of the heap, and the
-// pages of its program, of which the boot has touched most and the rest of its life
-// touches few. The kernel reads a page again when it is used.
-func trim() {
+// interval is how often memory is given back: it costs about a millisecond.
+const interval = time.Minute
+
+// Save gives memory back now and then, until ctx ends.
+func Save(ctx context.Context) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			Trim()
+		}
+	}
+}
+
+// Trim gives memory back now.
+func Trim() {
 	debug.FreeOSMemory()
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {

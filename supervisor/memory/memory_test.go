@@ -1,4 +1,4 @@
-package system
+package memory
 
 import (
 	"os"
@@ -10,7 +10,7 @@ import (
 // TestTrim: the pages of the program go, and the program goes on.
 func TestTrim(t *testing.T) {
 	before := filePages(t)
-	trim()
+	Trim()
 	if after := filePages(t); after >= before {
 		t.Errorf("%d KiB of the program were there, %d are", before, after)
 	}
