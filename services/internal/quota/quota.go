@@ -23,11 +23,13 @@ func New(total, each int) *Quota {
 	return &Quota{total: total, each: each, counts: map[netip.Addr]int{}}
 }
 
-// Take adds one for an address, or returns false.
+// Take adds one for an address, or returns false. The zero address is that of this process,
+// which sees whether it still answers: it is counted but never refused, since it would be
+// ended for a crowd of clients otherwise.
 func (q *Quota) Take(client netip.Addr) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.sum >= q.total || q.counts[client] >= q.each {
+	if client.IsValid() && (q.sum >= q.total || q.counts[client] >= q.each) {
 		return false
 	}
 	q.sum++

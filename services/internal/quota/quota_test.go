@@ -21,6 +21,10 @@ func TestQuota(t *testing.T) {
 	if own, all := q.Held(a); own != 2 || all != 3 {
 		t.Errorf("Held: %d of %d", own, all)
 	}
+	if !q.Take(netip.Addr{}) {
+		t.Error("the process itself is refused")
+	}
+	q.Give(netip.Addr{})
 	q.Give(a)
 	if !q.Take(c) {
 		t.Error("what was given back is not there")
