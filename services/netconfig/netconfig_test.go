@@ -330,17 +330,7 @@ func TestDHCP(t *testing.T) {
 	}
 	needBridge(t)
 	cable(t, "eth0", "isp")
-	dir := t.TempDir()
-	us := state.Device{MAC: link(t, "eth0").Attrs().HardwareAddr.String(), IP: "10.7.0.42", Name: "us", Type: "node", NAT: true}
-	var server *dhcp.Server
-	newWorld(t, "isp", "10.7.0.1/24", "").run(t, func() {
-		var err error
-		server, err = dhcp.New(dhcp.Config{
-			Interface: "isp", Network: netip.MustParsePrefix("10.7.0.1/24"), Journal: filepath.Join(dir, "leases"),
-			State: state.Fixed(state.Snapshot{Devices: []state.Device{us}}),
-		})
-		must(t, err)
-	})
+	server, dir := newProvider(t, "eth0", "isp"), t.TempDir()
 	svc := start(t, site(t, virtualOnly+`
 		network "walt-out" {
 			interface = "eth0"
@@ -372,6 +362,48 @@ func TestDHCP(t *testing.T) {
 	}
 	cancel()
 	must(t, <-done)
+}
+
+// newProvider makes a DHCP server at the far end of a cable, which gives 10.7.0.42 to the near one.
+func newProvider(t *testing.T, near, far string) (server *dhcp.Server) {
+	t.Helper()
+	us := state.Device{MAC: link(t, near).Attrs().HardwareAddr.String(), IP: "10.7.0.42", Name: "us", Type: "node", NAT: true}
+	newWorld(t, far, "10.7.0.1/24", "").run(t, func() {
+		var err error
+		server, err = dhcp.New(dhcp.Config{
+			Interface: far, Network: netip.MustParsePrefix("10.7.0.1/24"), Journal: filepath.Join(t.TempDir(), "leases"),
+			State: state.Fixed(state.Snapshot{Devices: []state.Device{us}}),
+		})
+		must(t, err)
+	})
+	return server
+}
+
+// TestCardIsReplaced: the way out goes on by another card, which has the name of the site file.
+func TestCardIsReplaced(t *testing.T) {
+	if !nettest.Enter(t) {
+		return
+	}
+	needBridge(t)
+	const name = "enx5254000000ff"
+	svc := start(t, site(t, virtualOnly+`
+		network "walt-out" {
+			interface = "`+name+`"
+			ip        = "dhcp"
+		}`), t.TempDir(), nil)
+	defer svc.stop(t)
+	for _, card := range []struct{ near, far string }{{"eth0", "isp0"}, {"eth5", "isp5"}} {
+		cable(t, card.near, card.far)
+		server := newProvider(t, card.near, card.far)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(ctx) }()
+		must(t, netlink.LinkAddAltName(link(t, card.near), name))
+		until(t, card.near+" has an address", func() bool { return addresses(t, card.near) == "10.7.0.42/24" })
+		cancel()
+		must(t, <-done)
+		must(t, netlink.LinkDel(link(t, card.near)))
+	}
 }
 
 // world is a network namespace besides the one of the test, with one interface.
