@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,7 +101,7 @@ func withoutProcesses(t *testing.T) {
  exec = ["/bin/true"]
 }`)
 	b.launch(u, unit.Main).end("exited with status 0")
-	keepThreads(20)
+	KeepThreads(30)
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &before); err != nil {
 		t.Fatal(err)
@@ -115,26 +114,32 @@ func withoutProcesses(t *testing.T) {
 			t.Errorf("without processes it ended: %s", e.Text)
 		}
 	}
+	occupyThreads(t, 20)
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &before); err != nil {
 		t.Fatal(err)
 	}
 	b.launch(u, unit.Main).end("exited with status 0")
 }
 
-// keepThreads makes threads that then wait for work: the limit is one of threads too, and the
-// runtime ends a program that lacks one.
-func keepThreads(n int) {
-	var ready, ended sync.WaitGroup
-	ready.Add(n)
+// occupyThreads keeps so many threads in the kernel at once.
+func occupyThreads(t *testing.T, n int) {
+	t.Helper()
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	var entered, left sync.WaitGroup
+	entered.Add(n)
 	for range n {
-		ended.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			ready.Done()
-			ready.Wait()
+		left.Go(func() {
+			entered.Done()
+			_, _ = unix.Read(ends[0], make([]byte, 1))
 		})
 	}
-	ended.Wait()
+	entered.Wait()
+	unix.Close(ends[1])
+	left.Wait()
+	unix.Close(ends[0])
 }
 
 // TestFloodOfLines: a unit that writes without end is slowed down by who reads, which holds no

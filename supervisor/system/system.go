@@ -57,6 +57,10 @@ const stopTime = 90 * time.Second
 // heap is what PID 1 should do with; it is a target of the collector, not a limit.
 const heap = 8 << 20
 
+// threads are what PID 1 has from the beginning: a machine without room for one more must not be
+// its end.
+const threads = 24
+
 // guardTime is how long it is waited before another crash reporter is started.
 const guardTime = time.Second
 
@@ -89,6 +93,7 @@ type system struct {
 func Run() {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(heap)
+	process.KeepThreads(threads)
 	s := &system{
 		console: console.Open(), report: report.Load(report.Path), journal: journal.New(journal.DefaultLimit),
 		reaper: reap.New(), history: control.NewHistory(), refusals: security.NewRefusals("/proc"), shutdown: make(chan string, 1),
