@@ -24,6 +24,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/remote"
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/db/dbtest"
 	"github.com/waltos/waltos/services/internal/quota"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/services/wire/pickle"
@@ -299,6 +300,45 @@ func TestCN18ArchivesOnly(t *testing.T) {
 }
 
 // Errors of a transfer to a node are told once the client has sent all.
+// TestAbandonedTransfer: a client that leaves ends the command of the node, also one that
+// says nothing, and one that goes on when nobody reads.
+func TestAbandonedTransfer(t *testing.T) {
+	for name, then := range map[string]string{"silent node": "exec sleep 1000", "node that goes on": "while :; do cat \"$0\"; done 2>/dev/null"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			program, pid := filepath.Join(dir, "ssh"), filepath.Join(dir, "pid")
+			var begun bytes.Buffer
+			tar.NewWriter(&begun).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "f", Size: 1 << 30, Mode: 0o644})
+			script := fmt.Sprintf("#!/bin/sh\ntrap '' PIPE\necho $$ >%s\ncat %s\n%s\n", pid, pid+".tar", then)
+			if err := errors.Join(os.WriteFile(program, []byte(script), 0o700), os.WriteFile(pid+".tar", begun.Bytes(), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, func(c *Config) { c.SSH = remote.SSH{Program: program} })
+			p.populate(t)
+			s := dial(t, p.listen(t), rpc.TarFromNode)
+			s.Send(pickle.NewDict("node_ip", "192.168.152.10", "src_path", "x", "dst_dir", "x", "dst_name", "f"))
+			if line, err := s.Line(); line != "READY" {
+				t.Fatalf("got %q, %v", line, err)
+			}
+			if _, err := io.ReadFull(s.R, make([]byte, 512)); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			process := filepath.Join("/proc", strings.TrimSpace(string(text)))
+			dbtest.Wait(t, "the end of the command", func(context.Context) error {
+				if _, err := os.Stat(process); err == nil {
+					return errors.New("it is there")
+				}
+				return nil
+			})
+		})
+	}
+}
+
 func TestTarToNode(t *testing.T) {
 	home, change := withNode(t)
 	p := start(t, change)

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,17 @@ func (s *stream) tarFromNode() error {
 		return err
 	}
 	defer release()
-	cmd, err := s.SSH.Node(s, t.node.IP, false, "src="+remote.Quote(t.src)+sendScript)
+	// The client has said all: what comes is its end, which ends the command of a node that
+	// would not stop by itself.
+	within, cancel := context.WithCancel(s)
+	defer cancel()
+	left := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, s.conn.R)
+		cancel()
+		close(left)
+	}()
+	cmd, err := s.SSH.Node(within, t.node.IP, false, "src="+remote.Quote(t.src)+sendScript)
 	if err != nil {
 		return err
 	}
@@ -80,6 +91,9 @@ func (s *stream) tarFromNode() error {
 		_, _ = io.Copy(io.Discard, io.LimitReader(output, maxPadding))
 	}
 	output.Close() // a node that goes on sending is not listened to
+	if err != nil {
+		cancel() // ssh would wait for what the node has to send
+	}
 	err = errors.Join(err, span.EndCommand(cmd, cmd.Wait()))
 	if err == nil {
 		err = archive.End(s.conn)
@@ -87,9 +101,14 @@ func (s *stream) tarFromNode() error {
 	if err != nil {
 		return fmt.Errorf("cannot send %s of node %s: %w: %s", t.src, t.node.Name, err, said.String())
 	}
-	s.conn.Finish()
+	_ = s.conn.CloseWrite()
+	_ = s.conn.SetReadDeadline(time.Now().Add(leaveTimeout))
+	<-left
 	return nil
 }
+
+// leaveTimeout is how long a client may stay that was sent all.
+const leaveTimeout = 10 * time.Second
 
 // maxPadding bounds what follows the end of an archive: tar fills its last record.
 const maxPadding = 1 << 20
