@@ -42,7 +42,8 @@ func Status(text string) error {
 func Stopping() error { return send("STOPPING=1", nil) }
 
 // KeepAlive gives the supervisor two signs of life in each period of its watchdog, as long as
-// check finds the service working, until ctx ends. A check that never returns gives none.
+// check finds the service working, until ctx ends. A check that fails is made again soon: what it
+// sends may be lost in a crowd. One that never returns gives no sign.
 // Without a watchdog (WATCHDOG_USEC) it returns at once.
 func KeepAlive(ctx context.Context, check func(context.Context) error) {
 	period, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 40)
@@ -64,13 +65,23 @@ func KeepAlive(ctx context.Context, check func(context.Context) error) {
 	}
 }
 
+// soon is after how much of its limit in time a check that failed is made again.
+const soon = 10
+
 func beat(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := check(ctx); err != nil {
-		return err
+	for {
+		err := check(ctx)
+		if err == nil {
+			return send("WATCHDOG=1", nil)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(limit / soon):
+		}
 	}
-	return send("WATCHDOG=1", nil)
 }
 
 // StoreFD leaves a duplicate of f with the supervisor, which passes it back, by

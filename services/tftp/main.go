@@ -13,6 +13,7 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/waltos/waltos/services/bootfile"
 	"github.com/waltos/waltos/services/internal/setup"
@@ -50,9 +51,14 @@ func Main(ctx context.Context, args []string) error {
 	return err
 }
 
+// patience is how long an answer may take; requests of UDP may be lost.
+const patience = 2 * time.Second
+
 // answers asks a server for a file, as a client of its own address. There is none, and any
 // answer will do.
 func answers(ctx context.Context, from netip.Addr, server net.Addr) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: from.AsSlice()})
 	if err != nil {
 		return fmt.Errorf("cannot ask this TFTP server: %w", err)

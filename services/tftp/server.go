@@ -92,13 +92,17 @@ func (s *Server) accept(ctx context.Context, client netip.AddrPort, packet strin
 		return
 	}
 	s.count.requests.Add(1)
-	if !s.quota.Take(client.Addr()) {
+	holder := client.Addr()
+	if holder == s.cfg.Network.Addr() {
+		holder = netip.Addr{} // the server itself, which is never refused
+	}
+	if !s.quota.Take(holder) {
 		s.count.answers.With("busy").Add(1)
 		return // it asks again
 	}
 	s.active[client] = packet
 	s.tasks.Go(func() {
-		defer s.quota.Give(client.Addr())
+		defer s.quota.Give(holder)
 		s.answer(ctx, client, packet)
 		s.started(client, packet)
 	})

@@ -54,7 +54,7 @@ var services = map[string]service{
 	"walt-server-db":       {db.Main, append([]string{"-dsn", "host=DIR", "-disk", "DIR", "-trackexec", ""}, socket...)},
 	"walt-server-blocking": {blocking.Main, append([]string{"-cache", "", "-trackexec", ""}, socket...)},
 	"walt-server-hub":      {hub.Main, append([]string{"-site", "DIR/site.hcl", "-trackexec", ""}, socket...)},
-	"walt-server-vnodes":   {vnodes.Main, append([]string{"-runtime-dir", "DIR"}, socket...)},
+	"walt-server-vnodes":   {vnodes.Main, append([]string{"-runtime-dir", "DIR/vnodes"}, socket...)},
 	"walt-server-dhcpd":    {dhcp.Main, followed},
 	"walt-server-tftpd":    {tftp.Main, followed},
 	"walt-server-named":    {named.Main, followed},
@@ -165,6 +165,7 @@ func TestStopped(t *testing.T) {
 	}
 	network(t)
 	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "vnodes"), 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "site.hcl"), []byte(`network "walt-net" { ip = "192.168.152.1/24" }`), 0o644))
 
 	children := make(chan os.Signal, 1)
