@@ -4,7 +4,7 @@
 // decoding and their diagnostics. It also reads upstream's server.conf.
 //
 // Syntax: HashiCorp HCL native syntax (hclsyntax), without functions and with
-// the variables that a caller passes. Refused: files over [MaxFileSize],
+// the variables that a caller passes. Refused: files over [MaxFileSize], deep nesting,
 // unknown blocks or attributes, values of the wrong type, and whatever the
 // Validate methods of the schemas refuse. Every refusal is a diagnostic with
 // file, line, source text and, where a name is close to a known one, a
@@ -29,6 +29,12 @@ import (
 // MaxFileSize bounds what is read from any configuration file, in bytes.
 const MaxFileSize = 1 << 20
 
+// Bounds of what is told of one file: a person mends a few mistakes at a time.
+const (
+	maxDiagnostics = 10
+	maxErrorText   = 32 << 10
+)
+
 // Error is a refused configuration. Its text is the human form: one block per
 // diagnostic with place, source line and caret.
 type Error struct {
@@ -50,6 +56,9 @@ func parse(src []byte, name string) (*document, error) {
 	d := &document{parser: hclparse.NewParser()}
 	if len(src) > MaxFileSize {
 		return nil, fmt.Errorf("cannot read %s: larger than %d bytes", name, MaxFileSize)
+	}
+	if err := checkBounds(src, name); err != nil {
+		return nil, err
 	}
 	file, diags := d.parser.ParseHCL(src, name)
 	d.diags = diags
@@ -83,10 +92,18 @@ func (d *document) err() error {
 	}
 	var text bytes.Buffer
 	writer := hcl2.NewDiagnosticTextWriter(&text, d.parser.Files(), 100, false)
-	if err := writer.WriteDiagnostics(d.diags); err != nil {
+	shown := d.diags[:min(len(d.diags), maxDiagnostics)]
+	if err := writer.WriteDiagnostics(shown); err != nil {
 		return errors.Join(d.diags, err)
 	}
-	return &Error{Diagnostics: d.diags, text: string(bytes.TrimSpace(text.Bytes()))}
+	if more := len(d.diags) - len(shown); more > 0 {
+		fmt.Fprintf(&text, "%d more errors are not shown.\n", more)
+	}
+	told := bytes.TrimSpace(text.Bytes())
+	if len(told) > maxErrorText { // it quotes lines
+		told = append(bytes.ToValidUTF8(told[:maxErrorText], nil), "…"...)
+	}
+	return &Error{Diagnostics: d.diags, text: string(told)}
 }
 
 // readFile reads a whole configuration file, refusing one over MaxFileSize.

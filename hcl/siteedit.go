@@ -12,6 +12,9 @@ import (
 // else, comments too, stays as it is. An empty attribute is removed; a network without
 // interface and address goes as a whole. The result is a valid site file.
 func SetNetwork(src []byte, name string, n Network) ([]byte, error) {
+	if err := checkBounds(src, name); err != nil {
+		return nil, err
+	}
 	file, diagnostics := hclwrite.ParseConfig(src, name, hcl2.InitialPos)
 	if diagnostics.HasErrors() {
 		return nil, fmt.Errorf("cannot change the configuration: %w", diagnostics)
