@@ -7,7 +7,7 @@ version = "10.0" # of upstream WalT, as announced to clients
 debian {
   architecture = "amd64"
   suites       = ["trixie", "trixie-security"]
-  components   = ["main"]
+  components   = ["main"] # and "non-free-firmware": see root
   keys = [
     "B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8", # archive, 12/bookworm
     "04B54C3CDCA79751B16BC6B5225629DF75B188BD", # archive, 13/trixie
@@ -96,6 +96,9 @@ boot {
   ]
 }
 
+# What makers let Debian pass on, but not change, is left out. A server that needs it: add the
+# component above, firmware of devices here, as "firmware-realtek", and microcode to the packages
+# of its architecture, as "intel-microcode"; then `go run ./image lock`.
 root {
   packages = [
     # services

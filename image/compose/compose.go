@@ -120,6 +120,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := b.sweep(); err != nil {
+		return nil, fmt.Errorf("cannot clear the output folder: %w", err)
+	}
 	if err := b.build(ctx); err != nil {
 		return nil, fmt.Errorf("cannot build the appliance: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,10 +32,29 @@ func (b *builder) seed(of string) string {
 	return b.Inputs.Appliance.Name + " " + b.Inputs.Appliance.Version + " " + of
 }
 
+// unfinished begins the names of what is not an output yet.
+const unfinished = ".walt-build-"
+
+// sweep removes what a build that was killed has left among the outputs.
+func (b *builder) sweep() error {
+	entries, err := os.ReadDir(b.Output)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), unfinished) {
+			if err := os.RemoveAll(filepath.Join(b.Output, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // write makes all outputs in a folder beside the final one and moves them there, the
 // manifest last. Files in use, as by a running lab, stay what they are.
 func (b *builder) write(ctx context.Context, root *tree.Tree, k *kernel, initrd []byte) error {
-	dir, err := os.MkdirTemp(b.Output, ".new-")
+	dir, err := os.MkdirTemp(b.Output, unfinished)
 	if err != nil {
 		return err
 	}

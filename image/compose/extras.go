@@ -97,7 +97,7 @@ func (b *builder) addExtras(ctx context.Context) error {
 }
 
 func (b *builder) addExtra(ctx context.Context, e extra) error {
-	f, err := os.CreateTemp(b.Output, ".new-")
+	f, err := os.CreateTemp(b.Output, unfinished)
 	if err != nil {
 		return err
 	}

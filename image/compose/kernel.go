@@ -137,6 +137,9 @@ func openKernel(dir string) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	if k.count == 0 {
+		return nil, errors.New("it has no modules; remove it, and it is made again")
+	}
 	indexes, err := os.ReadDir(k.indexes)
 	if err != nil {
 		return nil, err

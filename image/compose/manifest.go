@@ -36,6 +36,8 @@ type Manifest struct {
 	// compression.
 	Content  map[string]int64  `json:"content"`
 	Packages map[string]string `json:"packages"` // versions of what the root holds
+	// Nodes are the architectures of the images of nodes, by their names.
+	Nodes map[string]string `json:"nodes"`
 }
 
 // Signing tells by which keys a build is signed.
@@ -62,7 +64,10 @@ func (b *builder) newManifest() (*Manifest, error) {
 	a := b.Inputs.Appliance
 	m := &Manifest{
 		Name: a.Name, Version: a.Version, Architecture: a.Debian.Architecture, Released: b.Inputs.Released(), Go: b.programs.toolchain,
-		Lock: b.Inputs.Lock.Digest(), Outputs: map[string]Output{}, Sizes: map[string]int64{}, Packages: map[string]string{},
+		Lock: b.Inputs.Lock.Digest(), Outputs: map[string]Output{}, Sizes: map[string]int64{}, Packages: map[string]string{}, Nodes: map[string]string{},
+	}
+	for _, image := range b.Inputs.Native.Appliance.Images {
+		m.Nodes[image.Name] = b.Inputs.Native.Appliance.Debian.Architecture
 	}
 	for _, p := range b.Inputs.Lock.Packages {
 		if slices.Contains(p.Sets, "root") || slices.Contains(p.Sets, "boot") {

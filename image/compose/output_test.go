@@ -25,10 +25,18 @@ import (
 	"github.com/waltos/waltos/image/keys"
 	"github.com/waltos/waltos/image/lock"
 	"github.com/waltos/waltos/image/minisign"
+	"github.com/waltos/waltos/image/toolbox"
+	"github.com/waltos/waltos/image/uki"
 )
 
 // built returns the image of this source tree, which is built unless it exists.
 func built(t *testing.T) (*Result, *inputs.Inputs) {
+	t.Helper()
+	return builtFor(t, "")
+}
+
+// builtFor returns the image for an architecture; empty: the usual one.
+func builtFor(t *testing.T, architecture string) (*Result, *inputs.Inputs) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs the whole image; not with -short")
@@ -38,12 +46,12 @@ func built(t *testing.T) (*Result, *inputs.Inputs) {
 		t.Fatal(err)
 	}
 	in, err := inputs.Open(inputs.Options{
-		Appliance: filepath.Join(source, "image", "appliance.hcl"), Override: true, Progress: fetch.NewProgress(t.Output()),
+		Appliance: filepath.Join(source, "image", "appliance.hcl"), Architecture: architecture, Override: true, Progress: fetch.NewProgress(t.Output()),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := Build(t.Context(), Options{Source: source, Inputs: in, Progress: fetch.NewProgress(t.Output())})
+	result, err := Build(t.Context(), Options{Source: source, Architecture: architecture, Inputs: in, Progress: fetch.NewProgress(t.Output())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +191,35 @@ func TestSignatures(t *testing.T) {
 // Further outputs hold the same disk, and stay until the next build.
 func TestExtras(t *testing.T) {
 	result, in := built(t)
-	o := Options{Inputs: in, Also: []string{"zst", "qcow2", "iso", "pxe", "nodes"}}
+	judgeExtras(t, result, in, Options{Inputs: in})
+	if _, err := Build(t.Context(), Options{Inputs: in, Also: []string{"floppy"}}); err == nil || !strings.Contains(err.Error(), `no output "floppy"; there are [`) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The same for a processor that is not this machine's kind.
+func TestExtrasOfARM64(t *testing.T) {
+	if os.Getenv("WALT_TEST_ARM64") == "" {
+		t.Skip("it fetches 200 MB and builds a second appliance; set WALT_TEST_ARM64=1 to run it")
+	}
+	result, in := builtFor(t, "arm64")
+	judgeExtras(t, result, in, Options{Inputs: in, Architecture: "arm64"})
+	var report bytes.Buffer
+	if err := result.Report(&report); err != nil || !strings.Contains(report.String(), "for amd64; none is for arm64: ") {
+		t.Errorf("the report does not say which nodes have an image: %v\n%s", err, report.String())
+	}
+}
+
+// kernelMarks are what kernels have in their headers, and where (Documentation/arch/x86/boot.rst
+// and Documentation/arch/arm64/booting.rst of Linux).
+var kernelMarks = map[string]struct {
+	at   int
+	mark string
+}{"amd64": {0x202, "HdrS"}, "arm64": {56, "ARM\x64"}}
+
+func judgeExtras(t *testing.T, result *Result, in *inputs.Inputs, o Options) {
+	t.Helper()
+	o.Also = []string{"zst", "qcow2", "iso", "pxe", "nodes"}
 	all, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +255,7 @@ func TestExtras(t *testing.T) {
 		t.Errorf("xorriso: %v\n%s", err, report)
 	}
 	lab := lock.ToolSet("lab")
-	if err := in.Ensure(t.Context(), lab); err != nil {
+	if err := in.Native.Ensure(t.Context(), lab); err != nil {
 		t.Fatal(err)
 	}
 	box, err := in.Toolbox(t.Context(), lab)
@@ -230,8 +266,71 @@ func TestExtras(t *testing.T) {
 	if out, err := box.Command(t.Context(), "qemu-img", "compare", "-f", "raw", "-F", "qcow2", all.Disk, disk).CombinedOutput(); err != nil {
 		t.Errorf("qemu-img compare: %v\n%s", err, out)
 	}
-	if _, err := Build(t.Context(), Options{Inputs: in, Also: []string{"floppy"}}); err == nil || !strings.Contains(err.Error(), `no output "floppy"; there are [`) {
-		t.Errorf("%v", err)
+	judgeLive(t, build, all, in.Appliance.Debian.Architecture)
+}
+
+// judgeLive looks into the forms of the live system.
+func judgeLive(t *testing.T, tools *toolbox.Toolbox, all *Result, architecture string) {
+	t.Helper()
+	dir, err := keys.DefaultFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := filepath.Join(all.Dir, liveName)
+	if out, err := tools.Command(t.Context(), "sbverify", "--cert", filepath.Join(dir, "db.crt"), live).CombinedOutput(); err != nil {
+		t.Errorf("sbverify: %v\n%s", err, out)
+	}
+	iso, err := os.Open(filepath.Join(all.Dir, "walt.iso"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer iso.Close()
+	table, err := gpt.Read(iso, all.Manifest.Outputs["walt.iso"].Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(table.Partitions, func(p *gpt.Partition) bool { return p != nil && p.Type == gpt.EFISystem })
+	if i < 0 {
+		t.Fatal("the medium has no ESP")
+	}
+	program := filepath.Join(t.TempDir(), "program.efi")
+	from := fmt.Sprintf("%s@@%d", iso.Name(), table.Partitions[i].Offset())
+	if out, err := tools.Command(t.Context(), "mcopy", "-i", from, "::"+strings.TrimPrefix(uki.BootName(architecture), "/"), program).CombinedOutput(); err != nil {
+		t.Fatalf("mcopy: %v\n%s", err, out)
+	}
+	if hashOf(t, program) != all.Manifest.Outputs[liveName].SHA256 {
+		t.Error("the medium holds another program")
+	}
+
+	netboot, err := os.Open(filepath.Join(all.Dir, "walt-netboot.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netboot.Close()
+	var names []string
+	for archive := tar.NewReader(netboot); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, header.Name)
+		if header.Name != "vmlinuz" {
+			continue
+		}
+		kernel, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := kernelMarks[architecture]
+		if got := string(kernel[m.at : m.at+len(m.mark)]); got != m.mark {
+			t.Errorf("the kernel for network boot has %q where one for %s has %q", got, architecture, m.mark)
+		}
+	}
+	if !slices.Equal(names, []string{"boot.ipxe", "cmdline", "initrd.img", "vmlinuz"}) {
+		t.Errorf("for network boot there are %v", names)
 	}
 }
 

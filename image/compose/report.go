@@ -28,6 +28,13 @@ func (r *Result) Report(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(m.Sizes)) {
 		fmt.Fprintf(out, "  %s\t%s\n", name, megabytes(m.Sizes[name]))
 	}
+	for _, name := range slices.Sorted(maps.Keys(m.Nodes)) {
+		fmt.Fprintf(out, "image of nodes %s, for %s", name, m.Nodes[name])
+		if m.Nodes[name] != m.Architecture {
+			fmt.Fprintf(out, "; none is for %s: virtual nodes of this appliance need an image of your own", m.Architecture)
+		}
+		fmt.Fprintln(out)
+	}
 	largest := slices.SortedFunc(maps.Keys(m.Content), func(a, b string) int {
 		return cmp.Or(cmp.Compare(m.Content[b], m.Content[a]), cmp.Compare(a, b))
 	})

@@ -17,6 +17,7 @@ import (
 type Data struct {
 	tar     *tar.Reader
 	entries int
+	copy    string // file that OpenCopy has opened
 	end     func() error
 }
 
@@ -30,11 +31,14 @@ func NewData(r io.Reader) *Data {
 // targets of symbolic links are as the package wrote them.
 func (d *Data) Next() (*tar.Header, error) {
 	h, err := d.tar.Next()
+	if errors.Is(err, io.EOF) && d.copy != "" && d.entries == 0 {
+		err = io.ErrUnexpectedEOF // as after a power cut: every package has its root at least
+	}
+	if errors.Is(err, io.EOF) {
+		return nil, io.EOF
+	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, io.EOF
-		}
-		return nil, fmt.Errorf("cannot read entry: %w", err)
+		return nil, d.damaged(err)
 	}
 	if d.entries++; d.entries > maxEntries {
 		return nil, fmt.Errorf("cannot read entry: more than %d entries", maxEntries)
@@ -59,7 +63,20 @@ func (d *Data) Next() (*tar.Header, error) {
 }
 
 // Read reads the content of the current entry.
-func (d *Data) Read(p []byte) (int, error) { return d.tar.Read(p) }
+func (d *Data) Read(p []byte) (int, error) {
+	n, err := d.tar.Read(p)
+	if err != nil && err != io.EOF {
+		err = d.damaged(err)
+	}
+	return n, err
+}
+
+func (d *Data) damaged(err error) error {
+	if d.copy != "" {
+		return fmt.Errorf("%s is damaged; remove it, and it is made again: %w", d.copy, err)
+	}
+	return fmt.Errorf("cannot read entry: %w", err)
+}
 
 // Close frees what OpenData or OpenCopy opened.
 func (d *Data) Close() error {
@@ -117,6 +134,7 @@ func OpenCopy(path string) (*Data, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	d := NewData(z)
+	d.copy = path
 	d.end = func() error {
 		z.Close()
 		return f.Close()

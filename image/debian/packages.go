@@ -89,7 +89,7 @@ func parsePackage(s Stanza) (*Package, error) {
 	if !ValidSHA256(p.SHA256) {
 		return fail(fmt.Errorf("no SHA-256: %.80q", p.SHA256))
 	}
-	if !validPath(p.Path) {
+	if !ValidPath(p.Path) {
 		return fail(fmt.Errorf("bad file name %.120q", p.Path))
 	}
 	var err error
@@ -122,9 +122,9 @@ func parsePackage(s Stanza) (*Package, error) {
 	return p, nil
 }
 
-// validPath accepts clean relative paths only, because they become file names and
+// ValidPath accepts clean relative paths only, because they become file names and
 // parts of addresses.
-func validPath(p string) bool {
+func ValidPath(p string) bool {
 	if p == "" || len(p) > 500 || p != path.Clean(p) || p[0] == '/' || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return false
 	}

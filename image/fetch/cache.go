@@ -76,9 +76,12 @@ func (c *Cache) TempDir() (string, error) {
 	return os.MkdirTemp(c.Path("tmp"), "dir-")
 }
 
-// Keep gives a temporary file or folder its name. A name that exists already is good
-// as it is: names stand for content.
+// Keep gives a temporary file or folder its name, once its content is safe from a power cut.
+// A name that exists already is good as it is: names stand for content.
 func (c *Cache) Keep(temp, name string) error {
+	if err := flush(temp); err != nil {
+		return fmt.Errorf("cannot write cache: %w", err)
+	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -87,6 +90,19 @@ func (c *Cache) Keep(temp, name string) error {
 		return os.RemoveAll(temp)
 	}
 	return err
+}
+
+// flush writes a file to the disk, or with a folder its whole file system.
+func flush(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.IsDir() {
+		return errors.Join(err, f.Sync())
+	}
+	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
 }
 
 // Lock waits until no other process or goroutine holds the name, so that work whose

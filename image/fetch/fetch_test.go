@@ -298,6 +298,56 @@ func TestDamagedInCache(t *testing.T) {
 	}
 }
 
+// A copy that a power cut has left cut off, or empty, is never taken for a package.
+func TestDamagedCopy(t *testing.T) {
+	raw := pack(t)
+	s, _ := server(t, holds(map[string]string{"/pool/a": raw}))
+	f := newFetcher(t, s.URL)
+	a := fileOf("pool/a", raw)
+	ctx := context.Background()
+	if err := f.Files(ctx, []File{a}); err != nil {
+		t.Fatal(err)
+	}
+	read := func() error {
+		d, err := f.Data(ctx, a)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		for {
+			if _, err := d.Next(); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, d); err != nil {
+				return err
+			}
+		}
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(f.copyPath(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		if err := os.WriteFile(f.copyPath(a), good[:i], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); err == nil || !strings.Contains(err.Error(), f.copyPath(a)+" is damaged; remove it") {
+			t.Errorf("after %d of %d bytes: %v", i, len(good), err)
+		}
+	}
+	if err := os.Remove(f.copyPath(a)); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(); err != nil {
+		t.Errorf("made again: %v", err)
+	}
+}
+
 func TestFindMirror(t *testing.T) {
 	local := t.TempDir()
 	for _, dir := range []string{"both/debian", "both/debian-security", "flat"} {

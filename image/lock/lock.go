@@ -24,7 +24,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -291,7 +290,7 @@ func Parse(raw []byte) (*Lock, error) {
 			return nil, fmt.Errorf("package %q: named twice or not at all", p.Name)
 		}
 		names[p.Name] = true
-		if !debian.ValidSHA256(p.SHA256) || p.Size <= 0 || !validPath(p.Path) || len(p.Sets) == 0 {
+		if !debian.ValidSHA256(p.SHA256) || p.Size <= 0 || !debian.ValidPath(p.Path) || len(p.Sets) == 0 {
 			return nil, fmt.Errorf("package %q: bad hash, size, path or sets", p.Name)
 		}
 	}
@@ -301,10 +300,6 @@ func Parse(raw []byte) (*Lock, error) {
 		}
 	}
 	return &l, nil
-}
-
-func validPath(p string) bool {
-	return p != "" && p == path.Clean(p) && p[0] != '/' && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\?#% ")
 }
 
 // Encode writes the lock in its one form.

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,13 @@ import (
 
 // xattrRecord begins the PAX records of extended attributes.
 const xattrRecord = "SCHILY.xattr."
+
+// maxFile bounds one file of an archive, because it is read into memory as a whole; up to
+// usualFile, memory is taken at once: what a header says may not be there.
+const (
+	maxFile   = 1 << 30
+	usualFile = 16 << 20
+)
 
 // Archive is an archive being read: a tar.Reader, or one that checks more.
 type Archive interface {
@@ -48,8 +56,7 @@ func (t *Tree) AddArchive(archive Archive, origin string, keep func(name string)
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			f.Content = make([]byte, h.Size)
-			if _, err := io.ReadFull(archive, f.Content); err != nil {
+			if f.Content, err = readFile(archive, h.Size); err != nil {
 				return fmt.Errorf("cannot read %s of %s: %w", name, origin, err)
 			}
 		case tar.TypeSymlink:
@@ -72,6 +79,15 @@ func (t *Tree) AddArchive(archive Archive, origin string, keep func(name string)
 			return err
 		}
 	}
+}
+
+func readFile(archive io.Reader, size int64) ([]byte, error) {
+	if size > maxFile {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", size, maxFile)
+	}
+	content := bytes.NewBuffer(make([]byte, 0, min(size, usualFile)+bytes.MinRead))
+	_, err := content.ReadFrom(archive)
+	return content.Bytes(), err
 }
 
 // WriteTar writes the tree as a tar stream. Names are relative, without a leading

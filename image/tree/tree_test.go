@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"strings"
 	"testing"
@@ -169,4 +170,39 @@ func TestGraft(t *testing.T) {
 	if string(f.Content) != "y" {
 		t.Errorf("content %q", f.Content)
 	}
+}
+
+// Whatever an archive holds, it makes a tree that can be written, or an error.
+func FuzzAddArchive(f *testing.F) {
+	tr := New()
+	for name, file := range map[string]*File{
+		"/bin/tool": {Mode: 0o755, Content: []byte("tool")}, "/link": {Mode: fs.ModeSymlink | 0o777, Target: "bin/../bin"},
+		"/dev/null": {Mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, Device: [2]uint32{1, 3}},
+	} {
+		if err := tr.Add(name, file); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := tr.Link("/alias", "/bin/tool", "test"); err != nil {
+		f.Fatal(err)
+	}
+	var good bytes.Buffer
+	if err := tr.WriteTar(&good, time.Unix(1, 0)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.Bytes())
+	var huge bytes.Buffer
+	if err := tar.NewWriter(&huge).WriteHeader(&tar.Header{Name: "huge", Typeflag: tar.TypeReg, Size: 1 << 62}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(huge.Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tr := New()
+		if err := tr.AddArchive(tar.NewReader(bytes.NewReader(data)), "fuzz", func(string) bool { return true }); err != nil {
+			return
+		}
+		if err := tr.WriteTar(io.Discard, time.Unix(1, 0)); err != nil && !errors.Is(err, tar.ErrHeader) {
+			t.Errorf("read but not written: %v", err)
+		}
+	})
 }

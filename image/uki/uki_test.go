@@ -117,3 +117,18 @@ func FuzzAssemble(f *testing.F) {
 		}
 	})
 }
+
+// Whatever is read, it is no panic, and what has been assembled is read.
+func FuzzRead(f *testing.F) {
+	good, err := Assemble(Parts{Stub: stub(f, 5), OSRelease: []byte("o"), Command: "c", Release: "r", Initrd: []byte("i"), Linux: []byte("l")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Read(data)
+		if bytes.Equal(data, good) && (err != nil || p.Command != "c" || string(p.Linux) != "l") {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
