@@ -14,7 +14,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/image/tree"
 )
@@ -67,6 +70,9 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	}
 	writeErr := feed(in, t, o.Time)
 	if err := cmd.Wait(); err != nil {
+		if full(filepath.Dir(name)) { // the program speaks of bad messages then
+			err = unix.ENOSPC
+		}
 		return 0, fmt.Errorf("mkfs.erofs: %w\n%s", err, bytes.TrimSpace(messages.Bytes()))
 	}
 	if writeErr != nil {
@@ -78,6 +84,12 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	}
 	size := (info.Size() + BlockSize - 1) / BlockSize * BlockSize
 	return size, os.Truncate(name, size)
+}
+
+// full tells whether a file system has no room left.
+func full(dir string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(dir, &s) == nil && s.Bavail*uint64(s.Bsize) < 1<<20
 }
 
 func feed(in io.WriteCloser, t *tree.Tree, mtime time.Time) error {
