@@ -29,7 +29,8 @@ type Unit struct {
 	// Pre are commands that are run before exec, in order, as the unit's user. One that
 	// fails ends the start.
 	Pre [][]string `hcl:"pre,optional"`
-	// Stop is the command that undoes exec of a oneshot when the unit is stopped.
+	// Stop is the command that undoes exec of a oneshot when the unit is stopped, or ends in
+	// order what a service has left that is killed in the manner "main".
 	Stop []string `hcl:"stop,optional"`
 
 	// Environment is added to PATH, HOME, USER, LOGNAME, SHELL and LANG.
@@ -223,6 +224,9 @@ type Stopper struct {
 	// a crash or restart of it. A stop of the unit ends all in both cases.
 	Kill string `hcl:"kill,optional"`
 }
+
+// Outlived tells whether what the unit has started outlives its main process.
+func (u *Unit) Outlived() bool { return u.Shutdown.Kill == killMain }
 
 // Probe is a question that is answered by trying; at most one kind is given.
 type Probe struct {

@@ -11,10 +11,13 @@ import (
 	"time"
 )
 
+// killMain is the manner of Stopper in which only the main process is killed.
+const killMain = "main"
+
 var (
 	unitTypes       = []string{"service", "oneshot", "group"}
 	restartPolicies = []string{"always", "on-failure", "never"}
-	killModes       = []string{"group", "main"}
+	killModes       = []string{"group", killMain}
 	stopSignals     = []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "ABRT", "KILL"}
 	socketNetworks  = []string{"tcp", "udp", "unix"}
 )
@@ -132,7 +135,7 @@ func (c unitCheck) contradictions() {
 		types []string
 	}{
 		{len(u.Pre) > 0, "pre", []string{"service", "oneshot"}},
-		{len(u.Stop) > 0, "stop", []string{"oneshot"}},
+		{len(u.Stop) > 0 && !u.Outlived(), "stop", []string{"oneshot"}},
 		{len(u.Sockets) > 0, "A socket", []string{"service", "oneshot"}},
 		{u.OnDemand, "on_demand", []string{"service"}},
 		{u.FileDescriptors != 0, "file_descriptors", []string{"service", "oneshot"}},

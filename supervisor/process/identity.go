@@ -68,7 +68,7 @@ func (id *identity) environment() []string {
 func (id *identity) plan(u *hcl.Unit, own []string) *sandbox.Plan {
 	p := &sandbox.Plan{
 		Become: id.uid != os.Getuid(), UID: id.uid, GID: id.gid, Capabilities: u.Capabilities,
-		Files: u.Limits.Files, Directory: u.Directory, Own: own, Sandbox: u.Sandbox,
+		Files: u.Limits.Files, Directory: u.Directory, Own: own, Sandbox: u.Sandbox, Outlived: u.Outlived(),
 	}
 	for _, g := range id.groups {
 		p.Groups = append(p.Groups, int(g))

@@ -11,9 +11,6 @@ import (
 	"github.com/waltos/waltos/hcl"
 )
 
-// killMain is the manner of hcl.Stopper in which only the main process is killed.
-const killMain = "main"
-
 // Release closes the listening sockets of a stopped unit, so that its peers are refused
 // instead of waiting, and ends what a unit of the manner "main" has left. Stored
 // descriptors stay: stopping a service must not cut what its peers hold on to.
@@ -22,7 +19,7 @@ func (l *Launcher) Release(u *hcl.Unit) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.closeSockets(func(keptSocket) bool { return true })
-	if group := l.group(u.Name); group != nil && u.Shutdown.Kill == killMain {
+	if group := l.group(u.Name); group != nil && u.Outlived() {
 		if err := group.Kill(); err != nil {
 			l.config.Log(u.Name, err.Error())
 		}

@@ -230,7 +230,7 @@ func (r *run) commands() []step {
 
 // clean ends what the main process has left, and reads the last of its output.
 func (r *run) clean(p *preparation) bool {
-	if r.unit.Shutdown.Kill == killMain {
+	if r.unit.Outlived() {
 		p.output.Close() // what is left goes on writing to it
 		p.notify.drain()
 		return true
@@ -273,7 +273,7 @@ func (r *run) Kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopping = true
-	if r.unit.Shutdown.Kill == killMain {
+	if r.unit.Outlived() {
 		if r.child != nil {
 			_ = r.child.Signal(syscall.SIGKILL) // it cannot be refused by one's own child
 		}

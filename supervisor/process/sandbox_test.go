@@ -344,6 +344,23 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// TestSignalsToEarlierRuns: a unit whose processes outlive its main one may signal what its
+// earlier runs have left, which Landlock would keep it from.
+func TestSignalsToEarlierRuns(t *testing.T) {
+	needsNamespaces(t)
+	b := newBench(t, "")
+	victim := exec.Command("/bin/sleep", "1000")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { victim.Process.Kill(); victim.Wait() })
+	word := "kill " + strconv.Itoa(victim.Process.Pid)
+	if got := b.try(`shutdown { kill = "main" }
+		sandbox { read = ["SELF"] }`, word)[0]; got != "ok" {
+		t.Errorf("a signal to a process of an earlier run: %s", got)
+	}
+}
+
 // TestRightsOfUsers compares what root and another user have left.
 func TestRightsOfUsers(t *testing.T) {
 	needsNamespaces(t)

@@ -517,6 +517,7 @@ func TestKillMain(t *testing.T) {
 	y := newYard(t, cgroups(t), `
 unit "holder" {
   exec = [ACT, "child:DIR/children", "say:READY=1", "stay"]
+  stop = [ACT, "note:DIR/undone"]
   ready { notify = true }
   shutdown { kill = "main" }
 }
@@ -546,8 +547,14 @@ unit "usual" {
 			t.Errorf("child %d of an ordinary unit is alive", i)
 		}
 	}
+	if exists(y.path("undone")) {
+		t.Error("the stop command was run without a stop")
+	}
 	y.must(y.Stop("holder"))
 	y.await("holder", unit.Stopped)
+	if undone := y.lines("undone"); len(undone) != 1 {
+		t.Errorf("the stop command was run by %v", undone)
+	}
 	for _, pid := range children {
 		for end := time.Now().Add(30 * time.Second); alive(pid); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {

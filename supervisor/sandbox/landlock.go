@@ -6,18 +6,22 @@ import (
 	"os"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
-	"github.com/waltos/waltos/hcl"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
 // restrict has Landlock, as far as the kernel has it, keep the process from writing elsewhere
 // than in its places, from signalling processes outside of the unit, and from their abstract
 // sockets. It must not be called for those that mount: Landlock forbids that.
-func restrict(s *hcl.Sandbox, own []string) error {
+//
+// To Landlock each run of a unit is another domain. Where processes outlive a run, the next
+// one must be able to signal them; its user keeps it from those of other units then.
+func (p *Plan) restrict() error {
+	s := p.Sandbox
 	var writable []string
-	for _, p := range View(s, own) {
-		if p.Access == Writable {
-			writable = append(writable, p.Path)
+	for _, place := range View(s, p.Own) {
+		if place.Access == Writable {
+			writable = append(writable, place.Path)
 		}
 	}
 	if s.Root == "private" {
@@ -42,6 +46,9 @@ func restrict(s *hcl.Sandbox, own []string) error {
 	}
 	config := landlock.V6
 	config.HandledAccessNet = 0 // sockets are left to network and families
+	if p.Outlived {
+		config.Scoped &^= ll.ScopeSignal
+	}
 	if err := config.BestEffort().Restrict(rules...); err != nil {
 		return fmt.Errorf("cannot restrict the unit by Landlock: %w", err)
 	}

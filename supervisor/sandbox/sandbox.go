@@ -35,6 +35,7 @@ type Plan struct {
 	Directory string
 	Own       []string     // folders made for the unit
 	Sandbox   *hcl.Sandbox // nil: none
+	Outlived  bool         // hcl.Unit.Outlived
 }
 
 // confined tells whether the plan has a sandbox that closes anything.
@@ -83,7 +84,7 @@ func (p *Plan) Enter() error {
 			return fmt.Errorf("cannot forbid new privileges: %w", err)
 		}
 		if !MayMount(p.Sandbox) {
-			if err := restrict(p.Sandbox, p.Own); err != nil {
+			if err := p.restrict(); err != nil {
 				return err
 			}
 		}

@@ -157,6 +157,8 @@ func (r *Report) files(u *hcl.Unit, s *hcl.Sandbox, p *process, own []string) {
 		landlock = "not used: it forbids mounts"
 	case sandbox.LandlockVersion() == 0:
 		landlock = "the kernel has none"
+	case u.Outlived():
+		landlock = "keeps it from writing elsewhere"
 	}
 	r.add("Landlock", landlock, "sandbox")
 	switch {

@@ -29,7 +29,7 @@ type Task int
 
 const (
 	Main   Task = iota // the commands of the unit
-	Undo               // the stop command of a oneshot
+	Undo               // the stop command
 	Listen             // opening its sockets (Ready), waiting for a connection (Exited, OK)
 )
 

@@ -480,11 +480,16 @@ func (u *machine) end(reason string) {
 			u.rest(reason)
 			return
 		}
-		u.enter(Stopping, reason)
-		u.arm(duration(u.live.Shutdown.Timeout))
-		u.launch(Undo)
+		u.undo(reason)
 	case Stopped, Waiting, Blocked, Scheduled, Backoff, Failed, Stopping, Killing:
 	}
+}
+
+// undo runs the stop command.
+func (u *machine) undo(reason string) {
+	u.enter(Stopping, reason)
+	u.arm(duration(u.live.Shutdown.Timeout))
+	u.launch(Undo)
 }
 
 // rest is where a unit goes that ended because it was asked to.
@@ -663,6 +668,8 @@ func (u *machine) exited(e Event) {
 			u.ended(e.OK, e.Text)
 		case u.task == Undo && !e.OK:
 			u.rest("its stop command failed: " + e.Text)
+		case u.task == Main && !u.wanted && u.live.Outlived() && len(u.live.Stop) > 0:
+			u.undo(u.reason)
 		default:
 			u.rest(u.reason)
 		}

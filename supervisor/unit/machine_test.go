@@ -319,6 +319,57 @@ func TestOneshotUndo(t *testing.T) {
 	h.want(t, "o", Failed)
 }
 
+// TestUndoOfService: what a service has left is ended in order when it is stopped, not when it
+// is restarted or crashes.
+func TestUndoOfService(t *testing.T) {
+	h := newHouse(t, `unit "s" {
+		exec = ["/bin/s"]
+		stop = ["/bin/end"]
+		shutdown { kill = "main" }
+	}`)
+	task := func(want Task) {
+		t.Helper()
+		if got := h.launcher.runs["s"].task; got != want {
+			t.Errorf("task %v, want %v", got, want)
+		}
+	}
+	h.Start("s")
+	h.launcher.ready("s")
+	h.launcher.exit("s", false)
+	h.want(t, "s", Backoff)
+	h.clock.next()
+	task(Main)
+	h.launcher.ready("s")
+	h.Restart("s")
+	h.launcher.exit("s", true)
+	h.want(t, "s", Starting)
+	task(Main)
+	h.launcher.ready("s")
+	h.Stop("s")
+	h.want(t, "s", Stopping)
+	task(Main)
+	h.launcher.exit("s", true)
+	h.want(t, "s", Stopping)
+	task(Undo)
+	if h.launcher.released["s"] != 0 {
+		t.Error("what is to be ended in order was killed")
+	}
+	h.launcher.exit("s", true)
+	h.want(t, "s", Stopped)
+	if h.launcher.released["s"] != 1 {
+		t.Errorf("released %d times", h.launcher.released["s"])
+	}
+	// A stop command that hangs is killed.
+	h.Start("s")
+	h.launcher.ready("s")
+	h.Stop("s")
+	h.launcher.exit("s", true)
+	h.clock.next()
+	h.want(t, "s", Killing)
+	h.launcher.exit("s", false)
+	h.want(t, "s", Stopped)
+}
+
 const chain = `
 unit "a" {
   exec = ["/bin/a"]

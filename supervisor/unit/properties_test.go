@@ -37,6 +37,9 @@ func drawUnits(t *rapid.T, count int) string {
 			write(rapid.SampledFrom([]string{"", "alive { notify = true }", `alive { tcp = "127.0.0.1:1" }`}).Draw(t, "alive"))
 			fmt.Fprintf(&text, "restart {\n policy = %q\n give_up = \"3 in 1m\"\n}\n",
 				rapid.SampledFrom([]string{"always", "on-failure", "never"}).Draw(t, "policy"))
+			if rapid.Bool().Draw(t, "outlived") {
+				write(`stop = ["/y"]`, `shutdown { kill = "main" }`)
+			}
 		}
 		deps := map[string][]string{}
 		for j := range i {
