@@ -2,17 +2,22 @@ package control
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/unit"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,5 +134,39 @@ func TestFlood(t *testing.T) {
 	}
 	if lines["quiet"] != 1 || lines["loud"] < 1000 {
 		t.Errorf("lines %v", lines)
+	}
+}
+
+// TestSlowBodies: who promises a body and does not send it holds no connection for that, and
+// those who wait for events are not cut off.
+func TestSlowBodies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	history := NewHistory()
+	server := &Server{Machine: &house{}, History: history, Journal: journal.New(journal.DefaultLimit), BodyTime: 20 * time.Millisecond}
+	go func() { _ = server.Serve(ln) }()
+	heard := make(chan Event)
+	go func() {
+		defer close(heard)
+		_ = Client{path}.Events(t.Context(), "", true, func(e Event) error { heard <- e; return nil })
+	}()
+	for _, request := range []string{"GET /v1/status", "PUT /v1/site", "POST /v1/units/a/start", "GET /v1/events?follow=yes", "GET /nothing", "BREW /"} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: walt\r\nContent-Length: 100\r\n\r\nslow", request)
+		if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v", request, err)
+		}
+	}
+	history.Add(unit.Change{Unit: "a"})
+	if e, ok := <-heard; !ok || e.Unit != "a" {
+		t.Errorf("heard %v, %v", e, ok)
 	}
 }

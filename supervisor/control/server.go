@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,8 @@ type Server struct {
 	Planner Planner
 	Journal *journal.Journal
 	History *History
+	// BodyTime is how long a client may take to send a body; default 10 s.
+	BodyTime time.Duration
 }
 
 // Endpoint is one request of the protocol.
@@ -87,7 +90,7 @@ func Endpoints() []Endpoint {
 // Serve answers until the listener is closed.
 func (s *Server) Serve(ln *net.UnixListener) error {
 	server := &http.Server{
-		Handler: mortal(s.handler()), ConnContext: introduce, MaxHeaderBytes: maxHeader,
+		Handler: mortal(s.hurry(s.handler())), ConnContext: introduce, MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: patience, IdleTimeout: patience, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	// What streams hold on to ends with the listener.
@@ -112,6 +115,21 @@ func mortal(next http.Handler) http.Handler {
 				select {}
 			}
 		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hurry bounds the time for a body, also of one that nobody reads, and refuses those that have
+// no use: while one is on its way, the end of the client is not noticed.
+func (s *Server) hurry(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(cmp.Or(s.BodyTime, patience)))
+			if r.Method != http.MethodPut {
+				refuse(w, http.StatusBadRequest, fmt.Errorf("%s %s takes no body", r.Method, r.URL.Path))
+				return
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }
