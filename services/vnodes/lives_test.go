@@ -2,6 +2,7 @@ package vnodes
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -298,8 +299,9 @@ func TestNeverTwice(t *testing.T) {
 			pids = append(pids, p)
 		}
 		if len(pids) < 2 {
-			l.bench.printed[n.MAC] += l.more(n)
-			return errors.New("there is no second process")
+			text, err := l.more(n)
+			l.bench.printed[n.MAC] += text
+			return cmp.Or(err, errors.New("there is no second process"))
 		}
 		return nil
 	})
@@ -325,13 +327,13 @@ func TestNeverTwice(t *testing.T) {
 }
 
 // more waits for what a console prints next.
-func (l *lives) more(n Node) (text string) {
+func (l *lives) more(n Node) (text string, err error) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), limit)
 	defer cancel()
 	batch, err := l.client.Console(ctx, l.taken)
 	if err != nil {
-		l.t.Fatal(err)
+		return "", err
 	}
 	l.taken = batch.Number
 	for _, c := range batch.Chunks {
@@ -339,7 +341,7 @@ func (l *lives) more(n Node) (text string) {
 			text += string(c.Data)
 		}
 	}
-	return text
+	return text, nil
 }
 
 func FuzzRecord(f *testing.F) {
