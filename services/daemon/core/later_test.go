@@ -175,7 +175,7 @@ func TestCN12DataOfAnInvalidSet(t *testing.T) {
 func TestCN30ImageNames(t *testing.T) {
 	p := start(t, nil)
 	u := newUser("alice")
-	for _, name := range []string{"a:", ":a", "a:b:c", "a_b", ""} {
+	for _, name := range []string{"a:", ":a", "a:b:c", "a_b", "", "-a", "a-", "a:-b", strings.Repeat("a", 129), "a:" + strings.Repeat("b", 129)} {
 		p.expectSteps(t, u, []step{{"duplicate_image", []any{"x", name}, "false", "err:" + text.BadImageName}})
 	}
 }

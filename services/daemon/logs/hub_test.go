@@ -433,6 +433,44 @@ func TestDefectS4NoAliasingUnderBackPressure(t *testing.T) {
 	}
 }
 
+// TestMinuteWithoutDatabase: a sender is held back while the database is away for a minute,
+// and none of its lines is lost.
+func TestMinuteWithoutDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{refuse: errors.New("it is restarting")}
+		h, _ := newHub(m)
+		stop := run(t, h)
+		text := strings.Repeat("x", MaxLine)
+		const n = 2 * maxQueued / MaxLine
+		sent := make(chan int, 1)
+		go func() {
+			for i := range n {
+				if h.add(t.Context(), nodeDevice, "app", false, true, one(text)) != nil {
+					sent <- i
+					return
+				}
+			}
+			sent <- n
+		}()
+		time.Sleep(time.Minute) // of the clock of this test
+		synctest.Wait()
+		if len(sent) > 0 {
+			t.Error("the sender was not held back")
+		}
+		m.setRefuse(nil)
+		if <-sent != n {
+			t.Error("not all lines were taken")
+		}
+		if err := h.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		stop()
+		if s := h.Stats(); s.Lost != 0 || s.Stored < n {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // TestRefusal: while the database refuses lines, a bounded number is kept, the rest
 // is lost and counted, and what was kept is stored later.
 func TestRefusal(t *testing.T) {

@@ -34,8 +34,9 @@ const (
 	lastAttempt = 5 * time.Second // to store what is left when the hub ends
 
 	// patience is how long senders are held back, rather than lines lost, while the
-	// database fails: server-db or PostgreSQL may just be restarting.
-	patience = 5 * time.Second
+	// database fails: PostgreSQL may be restarting, or its cluster choosing another server.
+	// After that it may be away for hours, or its disk be full, and nodes go on.
+	patience = 90 * time.Second
 )
 
 // Run stores lines until ctx ends, then stores what it holds, in a bounded time.

@@ -27,16 +27,24 @@ func SplitImageName(fullName string) (owner, name string) {
 	return owner, strings.TrimSuffix(name, ":latest")
 }
 
-var imageNameCharacters = pattern.Lazy(`^[a-z0-9-]+$`)
+// What 10.0 accepts in the two parts of an image name, and image stores do, too.
+var (
+	imageRepository = pattern.Lazy(`^[a-z0-9]+(-+[a-z0-9]+)*$`)
+	imageTag        = pattern.Lazy(`^[a-z0-9][a-z0-9-]*$`)
+)
+
+// maxImageName bounds both parts: a reference has 255 characters at most, and its tag 128.
+const maxImageName = 128
 
 // CheckImageName refuses what cannot name an image (I4, I5). Unlike 10.0 it also refuses
-// an empty name or tag, which no registry accepts (CN-30).
+// what makes a reference that is not valid, an empty part among others (CN-30).
 func CheckImageName(name string) error {
 	if name == "default" {
 		return &text.Refusal{Text: text.DefaultReserved}
 	}
 	repository, tag, tagged := strings.Cut(name, ":")
-	if !imageNameCharacters().MatchString(repository) || tagged && !imageNameCharacters().MatchString(tag) {
+	if len(repository) > maxImageName || len(tag) > maxImageName ||
+		!imageRepository().MatchString(repository) || tagged && !imageTag().MatchString(tag) {
 		return &text.Refusal{Text: text.BadImageName}
 	}
 	return nil
