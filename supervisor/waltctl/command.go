@@ -80,6 +80,7 @@ func (t *Tool) Main(ctx context.Context, args []string) int {
 	fmt.Fprintf(t.Errors, "waltctl: %v\n", err)
 	switch {
 	case !understood:
+		fmt.Fprintln(t.Errors, "\"waltctl help\" tells what there is, \"waltctl help COMMAND\" all of a command.")
 		return exitUsage
 	case errors.Is(err, control.ErrUnreachable):
 		return exitUnreachable

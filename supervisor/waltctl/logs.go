@@ -1,6 +1,7 @@
 package waltctl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/waltos/waltos/supervisor/console"
 	"github.com/waltos/waltos/supervisor/control"
+	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/unit"
 )
 
 // selection is which records are shown.
@@ -82,7 +85,12 @@ BOOT is the number that --boots lists, or 0 for this boot, -1 for the one before
 				lines = 0
 			}
 			if !follow {
-				return t.last(s, lines, t.printRecord)
+				found := false
+				err := t.last(s, lines, func(r journal.Record) error { found = true; return t.printRecord(r) })
+				if err == nil && !found {
+					err = t.knows(cmd.Context(), units)
+				}
+				return err
 			}
 			return t.Client.Follow(cmd.Context(), func(first uint64) error {
 				s.below = first
@@ -108,6 +116,24 @@ BOOT is the number that --boots lists, or 0 for this boot, -1 for the one before
 	flags.StringVarP(&priority, "priority", "p", "", "only that `PRIORITY` or more urgent: "+strings.Join(journal.Priorities, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("priority", cobra.FixedCompletions(journal.Priorities, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// knows refuses names that no unit has: whoever has mistyped one would believe that it is silent.
+func (t *Tool) knows(ctx context.Context, names []string) error {
+	status, err := t.Client.Status(ctx)
+	if err != nil {
+		return nil // nobody to ask
+	}
+	known := []string{"kernel", "supervisor", crash.Unit}
+	for _, u := range status.Units {
+		known = append(known, u.Name)
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return unit.ErrUnknown{Name: name}
+		}
+	}
+	return nil
 }
 
 // moment reads a time before now.

@@ -310,6 +310,7 @@ func TestColors(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
+	const hint = "\"waltctl help\" tells what there is, \"waltctl help COMMAND\" all of a command.\n"
 	d := newDesk(t)
 	for _, c := range []struct {
 		args     string
@@ -323,8 +324,10 @@ func TestChanges(t *testing.T) {
 		{"restart slow --no-wait", 0, "restart slow", ""},
 		{"restart nobody", 1, "restart nobody", "waltctl: no unit is named \"nobody\"\n"},
 		{"poweroff", 0, "poweroff", ""},
-		{"restart", 2, "", "waltctl: requires at least 1 arg(s), only received 0\n"},
-		{"explode", 2, "", "waltctl: unknown command \"explode\" for \"waltctl\"\n"},
+		{"restart", 2, "", "waltctl: requires at least 1 arg(s), only received 0\n" + hint},
+		{"explode", 2, "", "waltctl: unknown command \"explode\" for \"waltctl\"\n" + hint},
+		{"logs nobody", 1, "", "waltctl: no unit is named \"nobody\"\n"},
+		{"logs slow kernel supervisor", 0, "", ""}, // which have said nothing
 		{"status nobody", 1, "", "waltctl: no unit is named \"nobody\"\n"},
 	} {
 		status, _, err := d.run(strings.Fields(c.args)...)
