@@ -179,7 +179,9 @@ func (h *hardware) words() []string {
 		add("-device", "virtio-scsi-pci,id=scsi")
 	}
 	for i, d := range h.disks {
-		add("-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,discard=unmap,file=%s", i, escape(d.Path)),
+		// Where this machine has no room left, the node sees its disk fail, and says so. By
+		// default QEMU would stop it in silence, with nobody to let it go on.
+		add("-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,discard=unmap,werror=report,rerror=report,file=%s", i, escape(d.Path)),
 			"-device", fmt.Sprintf("scsi-hd,drive=disk%d,bus=scsi.0,scsi-id=%d,product=QEMU-DISK", i, i))
 	}
 	for i, c := range h.cards {

@@ -116,8 +116,8 @@ func TestQEMUCommand(t *testing.T) {
 	h.cards = []card{{mac: "52:54:00:aa:bb:cc", descriptor: 5, vhost: true}, {mac: "52:54:00:00:00:01", descriptor: 6}}
 	want = "-name vn1 -accel tcg,tb-size=256 -no-user-config -nodefaults -machine pc -cpu max,erms=off,fsrm=off -m 1024 -smp 2" +
 		" -device virtio-scsi-pci,id=scsi" +
-		" -drive if=none,id=disk0,format=raw,discard=unmap,file=/d/disk_0.dd -device scsi-hd,drive=disk0,bus=scsi.0,scsi-id=0,product=QEMU-DISK" +
-		" -drive if=none,id=disk1,format=raw,discard=unmap,file=/d,,e/disk_1.dd -device scsi-hd,drive=disk1,bus=scsi.0,scsi-id=1,product=QEMU-DISK" +
+		" -drive if=none,id=disk0,format=raw,discard=unmap,werror=report,rerror=report,file=/d/disk_0.dd -device scsi-hd,drive=disk0,bus=scsi.0,scsi-id=0,product=QEMU-DISK" +
+		" -drive if=none,id=disk1,format=raw,discard=unmap,werror=report,rerror=report,file=/d,,e/disk_1.dd -device scsi-hd,drive=disk1,bus=scsi.0,scsi-id=1,product=QEMU-DISK" +
 		" -netdev tap,id=net0,fd=5,vhost=on -device virtio-net-pci,netdev=net0,mac=52:54:00:aa:bb:cc,romfile=" +
 		" -netdev tap,id=net1,fd=6 -device virtio-net-pci,netdev=net1,mac=52:54:00:00:00:01,romfile=" +
 		" -nographic -serial mon:stdio -no-reboot -kernel /proc/self/fd/3" +

@@ -46,6 +46,10 @@ var defaults = map[string]string{
 	"gateway": "", "cpu_cores": "4", "ram": "512M", "disks": "none", "networks": network.Platform, "boot_delay": "random",
 }
 
+// CheckSetting refuses the value of a setting that no node could run with; the names are
+// those of command CONF.
+func CheckSetting(attribute, value string) error { return new(settings).set(attribute, value) }
+
 // set changes an attribute; the names are those of command CONF.
 func (s *settings) set(attribute, value string) error {
 	err := s.parse(attribute, value)

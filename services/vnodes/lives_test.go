@@ -19,6 +19,9 @@ import (
 	"time"
 )
 
+// enough is what is kept of a console, in bytes.
+const enough = 64 << 10
+
 // lives are those of a service, which is a process of its own and may be killed.
 type lives struct {
 	bench
@@ -125,7 +128,9 @@ func (l *lives) see(n Node, want string) string {
 			}
 			l.taken = batch.Number
 			for _, c := range batch.Chunks {
-				l.bench.printed[c.MAC] += string(c.Data)
+				if all := l.bench.printed[c.MAC] + string(c.Data); len(all) < enough {
+					l.bench.printed[c.MAC] = all
+				}
 			}
 		}
 		return nil
@@ -324,6 +329,37 @@ func TestNeverTwice(t *testing.T) {
 	if dead() != 1 || len(started.FindAllString(l.see(n, ""), -1)) != 2 {
 		t.Errorf("%d of %v have ended; the console shows %q", dead(), pids, l.see(n, ""))
 	}
+}
+
+// TestMany: a hundred nodes are taken over as one is, and a console that nobody can follow
+// keeps none of the others waiting.
+func TestMany(t *testing.T) {
+	const count = 100
+	l := begin(t)
+	var nodes []Node
+	for i := range count {
+		nodes = append(nodes, node(i+1, "quiet"))
+	}
+	nodes[0].Settings.Name = "loud"
+	l.reconcile(nodes...)
+	var pids []int
+	for _, n := range nodes[1:] {
+		pids = append(pids, pid(t, l.see(n, "\r\n")))
+	}
+	l.kill(syscall.SIGKILL)
+	l.start()
+	for i, n := range nodes[1:] {
+		l.input(n, "hello")
+		if text := l.see(n, `typed "hello"`); strings.Count(text, " runs ") != 1 || gone(pids[i]) {
+			t.Errorf("%s is not the process that it was", n.MAC)
+		}
+	}
+	l.kill(syscall.SIGTERM)
+	l.run("-end")
+	for _, p := range pids {
+		until(t, func() bool { return gone(p) || zombie(p) })
+	}
+	l.mustBeEmpty()
 }
 
 // more waits for what a console prints next.

@@ -2,6 +2,7 @@ package vnodes
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -69,6 +70,12 @@ func playNode() {
 	switch name {
 	case "dies":
 		os.Exit(3)
+	case "loud":
+		go func() {
+			for line := bytes.Repeat([]byte("loud "), 800); ; {
+				os.Stdout.Write(line)
+			}
+		}()
 	case "deaf":
 		select {}
 	case "stubborn":

@@ -2,7 +2,9 @@
 // with an empty file system or the marks of a hybrid boot mode (node-protocols 2.6, 6.3).
 //
 // A disk is kept as long as its size and template are those that are asked for; else it is
-// made anew, and what was on it is lost. Partition tables are of the MBR kind: what is
+// made anew, and what was on it is lost once the new one is there. Disks are counted from 0,
+// as upstream's are, and one without a word about its template has none: it is of a version
+// of upstream that had no templates. Partition tables are of the MBR kind: what is
 // beyond 2 TiB of a larger disk is in no partition.
 package disk
 
@@ -117,20 +119,20 @@ func (s Spec) isAt(name string) bool {
 		return false
 	}
 	text, err := os.ReadFile(name + ".info")
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.Template == none
+	}
 	var have info
 	return err == nil && json.Unmarshal(text, &have) == nil && have.Template == s.Template
 }
 
-// make makes the disk in the place of another. The information comes last: without it a
-// disk is made again.
+// make makes the disk, and puts it in the place of another when it is complete.
 func (s Spec) make(ctx context.Context, name string) error {
-	path := name + ".dd"
-	for _, old := range []string{name + ".info", path} {
-		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	path, unfinished := name+".dd", name+".new"
+	if err := remove(unfinished); err != nil {
+		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(unfinished, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -139,14 +141,27 @@ func (s Spec) make(ctx context.Context, name string) error {
 		err = s.format(ctx, f)
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		os.Remove(path) // without its information it is nothing anyway
-		return err
+		return errors.Join(err, remove(unfinished))
 	}
 	text, err := json.Marshal(info{s.Template})
 	if err != nil {
 		return err
 	}
+	// The old information first: it must never be that of the new disk.
+	if err := remove(name + ".info"); err != nil {
+		return err
+	}
+	if err := os.Rename(unfinished, path); err != nil {
+		return err
+	}
 	return atomicfile.Write(name+".info", text, 0o644)
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // format writes what the template says.

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -118,7 +119,10 @@ func TestKept(t *testing.T) {
 		{"2G[template=fat32]", false, nil},
 		{"2G[template=fat32]", true, nil},
 		{"2G", false, nil},
-		{"2G", false, func() { os.Remove(filepath.Join(folder, "disk_0.info")) }}, // its making was interrupted
+		{"2G", true, func() { os.Remove(filepath.Join(folder, "disk_0.info")) }},                  // of an older upstream
+		{"2G[template=fat32]", false, func() { os.Remove(filepath.Join(folder, "disk_0.info")) }}, // its making was interrupted
+		{"2G", false, func() { os.WriteFile(filepath.Join(folder, "disk_0.new"), nil, 0o644) }},   // and here too
+		{"2G", true, nil},
 		{"2G", false, func() { os.WriteFile(filepath.Join(folder, "disk_0.info"), []byte("[]"), 0o644) }},
 		{"2G", false, func() { os.Truncate(path, 1e9) }},
 	} {
@@ -138,6 +142,24 @@ func TestKept(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(folder, "disk_1.dd")); err != nil {
 		t.Error("a disk that is not asked for any more is gone")
+	}
+}
+
+// TestFailedMaking: a disk that cannot be made leaves the one that is there, and no other.
+func TestFailedMaking(t *testing.T) {
+	folder := t.TempDir()
+	prepare(t, folder, "1G")
+	if err := os.WriteFile(filepath.Join(folder, "disk_0.new"), []byte("of an earlier attempt"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // which keeps the formatter from running
+	if _, err := Prepare(ctx, folder, []Spec{{2e9, ext4}}); err == nil {
+		t.Fatal("a disk was made without its formatter")
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) != 2 || !(Spec{1e9, none}).isAt(filepath.Join(folder, "disk_0")) {
+		t.Errorf("there are %v, %v", entries, err)
 	}
 }
 

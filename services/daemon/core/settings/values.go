@@ -10,6 +10,7 @@ import (
 	"github.com/waltos/waltos/services/daemon/core/text"
 	"github.com/waltos/waltos/services/internal/items"
 	"github.com/waltos/waltos/services/internal/pattern"
+	"github.com/waltos/waltos/services/vnode"
 )
 
 // valueText is how a value is shown.
@@ -63,6 +64,21 @@ func parseBool(r *request, value string) (any, error) {
 func natural(value string) (int64, bool) {
 	n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32)
 	return n, err == nil && n >= 0
+}
+
+// runnable has walt-virtual-node judge a value that upstream accepts, under the name that the
+// setting has there: a node that has one of no use would never start again.
+func runnable(attribute string, parse func(*request, string) (any, error)) func(*request, string) (any, error) {
+	return func(r *request, value string) (any, error) {
+		parsed, err := parse(r, value)
+		if err != nil {
+			return nil, err
+		}
+		if err := vnode.CheckSetting(attribute, fmt.Sprint(parsed)); err != nil {
+			return nil, text.Refuse("Failed: %v.%s", err, moreInfo)
+		}
+		return parsed, nil
+	}
 }
 
 var ram = pattern.Lazy(`^[0-9]+[MG]$`)
