@@ -48,6 +48,7 @@ func (b *builder) buildPrograms(ctx context.Context) (*programs, error) {
 	for _, program := range packages {
 		paths[program.architecture] = append(paths[program.architecture], program.path)
 	}
+	b.Progress.Say("compiling %d programs by %s", len(packages), p.toolchain)
 	for architecture, paths := range paths {
 		if err := b.compile(ctx, p.toolchain, architecture, paths); err != nil {
 			return nil, err
@@ -60,7 +61,7 @@ func (b *builder) buildPrograms(ctx context.Context) (*programs, error) {
 		}
 		total += len(*program.into)
 	}
-	b.Progress.Say("programs: %d MB by %s", total/1e6, p.toolchain)
+	b.Progress.Say("programs: %d MB", total/1e6)
 	return p, nil
 }
 
