@@ -146,17 +146,25 @@ func TestWithoutServer(t *testing.T) {
 }
 
 // TestDHCP asks the DHCP server of the platform who the node is (node-protocols 6.6): it
-// is only told the MAC and the model. There is no QEMU here: what happens before is tried
-// again and again, and leaves nothing.
+// is only told the MAC and the model. There is no QEMU here, then one that ends at once: what
+// happens before is tried again and again, and leaves nothing.
 func TestDHCP(t *testing.T) {
 	p := startPlatform(t)
 	p.tiny(t, "hello\r\n", true)
 	p.Up("dhcpd")
-	t.Setenv("PATH", t.TempDir())
+	folder := t.TempDir()
+	t.Setenv("PATH", folder)
 	n := start(t, "--mac", mac, "--model", "pc-x86-64", "--net-conf-udhcpc", "--boot-delay", "0")
 	for range 2 {
 		n.await(`node1 192.168.152.30 <255.255.255.0> <>\r\n`)
 		n.await(`cannot start the virtual machine: .*\r\n`)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "qemu-system-x86_64"), []byte("#!/bin/sh\necho no memory\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		n.await(`no memory\r\n`)
+		n.await(`the virtual machine ended: exit status 1\r\n`)
 	}
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
