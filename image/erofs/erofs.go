@@ -47,6 +47,8 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
 		return 0, err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd, err := o.Command(ctx,
 		"--quiet", "--tar=f", fmt.Sprintf("-T%d", o.Time.Unix()), "-U", o.UUID,
 		// A fifth larger than zstd, and read at a fifth of its price, which a first boot
@@ -68,9 +70,10 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
+	go watch(ctx, cancel, filepath.Dir(name))
 	writeErr := feed(in, t, o.Time)
 	if err := cmd.Wait(); err != nil {
-		if full(filepath.Dir(name)) { // the program speaks of bad messages then
+		if full(filepath.Dir(name)) {
 			err = unix.ENOSPC
 		}
 		return 0, fmt.Errorf("mkfs.erofs: %w\n%s", err, bytes.TrimSpace(messages.Bytes()))
@@ -84,6 +87,21 @@ func write(ctx context.Context, name string, t *tree.Tree, o Options) (int64, er
 	}
 	size := (info.Size() + BlockSize - 1) / BlockSize * BlockSize
 	return size, os.Truncate(name, size)
+}
+
+// watch ends the program when the disk is full: it speaks of bad messages then, or waits for
+// its own threads for ever.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, dir string) {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for !full(dir) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+	cancel(unix.ENOSPC)
 }
 
 // full tells whether a file system has no room left.
