@@ -46,7 +46,7 @@ func (c *Client) LoadAll(ctx context.Context) (Everything, error) {
 	if err := c.link.Call(ctx, "loadAll", nil, &reply); err != nil {
 		return Everything{}, err
 	}
-	return reply.everything()
+	return reply.everything(), nil
 }
 
 // SaveDevice inserts or updates a device, by its MAC, with its row of nodes or

@@ -127,6 +127,40 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// TestOddRows: rows that other programs left, or users wrote in the SQL prompt, do not keep
+// the rest of the platform from being read.
+func TestOddRows(t *testing.T) {
+	c, p := dbtest.Client(t)
+	ctx := t.Context()
+	populate(t, c)
+	conn := p.Connect("walt")
+	for _, statement := range []string{
+		`INSERT INTO devices (mac, conf) VALUES ('02:00:00:00:01:01', '[1, 2]'), ('02:00:00:00:01:02', '"text"'), ('02:00:00:00:01:03', 'null'), ('02:00:00:00:01:04', NULL)`,
+		`INSERT INTO topology (mac1, mac2, port1, last_seen) VALUES ('02:00:00:00:01:01', '02:00:00:00:01:02', NULL, 'infinity'), ('02:00:00:00:01:01', NULL, 1, now())`,
+		`INSERT INTO switchports (mac, port) VALUES ('02:00:00:00:01:01', -1)`,
+		`INSERT INTO poeoff (mac, port, reason) VALUES ('02:00:00:00:01:01', NULL, NULL)`,
+		`INSERT INTO images (fullname) VALUES ('no owner')`,
+		`INSERT INTO checkpoints (username, name, timestamp) VALUES ('alice', 'never', 'infinity'), ('alice', 'none', NULL), (NULL, NULL, now())`,
+	} {
+		_, err := conn.Exec(ctx, statement)
+		must(t, err)
+	}
+	got, err := c.LoadAll(ctx)
+	must(t, err)
+	if len(got.Devices) != 7 || len(got.Topology) != 1 || got.Topology[0].LastSeen != nil || len(got.Images) != 2 {
+		t.Errorf("LoadAll: %+v", got)
+	}
+	for _, d := range got.Devices {
+		if d.Name == "" && len(d.Conf) > 0 {
+			t.Errorf("device %s has settings %v", d.MAC, d.Conf)
+		}
+	}
+	list, err := c.Checkpoints(ctx, "alice")
+	if err != nil {
+		t.Errorf("checkpoints %+v, %v", list, err)
+	}
+}
+
 func TestImages(t *testing.T) {
 	c, _ := dbtest.Client(t)
 	ctx := t.Context()

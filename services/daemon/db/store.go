@@ -172,7 +172,7 @@ func (s *store) loadAll(ctx context.Context) (all wireEverything, err error) {
 		}
 		if all.Topology, err = rows[wireTopology](ctx, tx, `
 			SELECT mac1, mac2, coalesce(port1, 0), coalesce(port2, 0), coalesce(confirmed, false),
-				coalesce((extract(epoch FROM last_seen) * 1000000)::bigint, 0)
+				CASE WHEN isfinite(last_seen) THEN (extract(epoch FROM last_seen) * 1000000)::bigint ELSE 0 END
 			FROM topology WHERE mac1 IS NOT NULL AND mac2 IS NOT NULL ORDER BY mac1, port1, mac2, port2`); err != nil {
 			return err
 		}

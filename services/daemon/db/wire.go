@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log"
 	"math"
 	"strings"
 	"time"
@@ -58,12 +59,15 @@ func encodeDevice(d Device) (wireDevice, error) {
 	return wireDevice{d.MAC, d.IP, d.Name, d.Type, d.Virtual, text, d.Image, d.Model}, nil
 }
 
-func (w wireDevice) device() (Device, error) {
+// device has no settings if those in its row are none, which users can write there: all
+// others must not wait for its repair.
+func (w wireDevice) device() Device {
 	conf, err := decodeConf(w.Conf)
 	if err != nil {
-		return Device{}, fmt.Errorf("cannot decode the settings of %s: %w", w.Name, err)
+		log.Printf("the settings of device %q (%s) count as unset: column conf holds no object of settings: %v", w.Name, w.MAC, err)
+		conf = map[string]any{}
 	}
-	return Device{w.MAC, w.IP, w.Name, w.Type, w.Virtual, conf, w.Image, w.Model}, nil
+	return Device{w.MAC, w.IP, w.Name, w.Type, w.Virtual, conf, w.Image, w.Model}
 }
 
 // decodeConf keeps whole numbers whole: settings such as a port or a timeout are
@@ -110,14 +114,10 @@ func plainNumbers(v any) any {
 	return v
 }
 
-func (w wireEverything) everything() (Everything, error) {
+func (w wireEverything) everything() Everything {
 	e := Everything{Images: w.Images, SwitchPorts: w.SwitchPorts, PoEOff: w.PoEOff, VPNMACs: w.VPNMACs}
 	for _, wd := range w.Devices {
-		d, err := wd.device()
-		if err != nil {
-			return Everything{}, err
-		}
-		e.Devices = append(e.Devices, d)
+		e.Devices = append(e.Devices, wd.device())
 	}
 	for _, l := range w.Topology {
 		link := Topology{MAC1: l.MAC1, MAC2: l.MAC2, Port1: l.Port1, Port2: l.Port2, Confirmed: l.Confirmed}
@@ -127,7 +127,7 @@ func (w wireEverything) everything() (Everything, error) {
 		}
 		e.Topology = append(e.Topology, link)
 	}
-	return e, nil
+	return e
 }
 
 func encodeLinks(links []Topology) []wireTopology {
