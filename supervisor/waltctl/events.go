@@ -36,7 +36,7 @@ func (t *Tool) eventsCommand() *cobra.Command {
 
 // event is an event as a line.
 func (t *Tool) event(e control.Event) string {
-	line := fmt.Sprintf("%s %s: %s after %.2f s -> %s", e.Time.Format("2006-01-02 15:04:05.000"), e.Unit,
+	line := fmt.Sprintf("%s %s: %s for %.2f s -> %s", e.Time.Format("2006-01-02 15:04:05.000"), e.Unit,
 		e.From, e.Took.Seconds(), paint(string(e.To), stateColor(e.To), t.Color))
 	if e.Reason != "" {
 		line += ": " + console.Clean(e.Reason)

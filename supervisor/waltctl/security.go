@@ -1,6 +1,7 @@
 package waltctl
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -82,14 +83,15 @@ func (t *Tool) printSecurities(reports []security.Report) error {
 			can[a.Name] = a.Can
 		}
 		capabilities := short(strings.ReplaceAll(strings.ToLower(can["capabilities"]), "cap_", ""))
-		row := plain(r.Unit, can["user"], capabilities, can["network"], short(can["writes"]+" "+can["mounts"]), can["system calls"], "")
+		network := cmp.Or(map[string]string{"the machine's": "machine", "its own loopback": "none"}[can["network"]], can["network"])
+		row := plain(r.Unit, can["user"], capabilities, network, short(can["writes"]+" "+can["mounts"]), can["system calls"], "")
 		end := &row[len(row)-1]
 		switch {
 		case len(r.Differs) > 0:
 			*end = cell{"DIFFERS: " + strings.Join(r.Differs, "; "), red}
 		case r.Reason != "":
 			row[4].text = "what its user may"
-			*end = cell{"not confined: " + console.Clean(r.Reason), yellow}
+			*end = cell{"not confined", yellow} // the reason is long
 		case r.PID == 0:
 			*end = cell{"not running", faint}
 		}

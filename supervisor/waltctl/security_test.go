@@ -22,10 +22,10 @@ func (m *machine) Security() []security.Report {
 func TestSecurity(t *testing.T) {
 	d := newDesk(t)
 	status, out, errs := d.run("security")
-	want := `UNIT  USER    CAPABILITIES  NETWORK        WRITES             SYSTEM CALLS
-bad   nobody  net_raw       the machine's  /a /b and 1 more   @service @clock  DIFFERS: no filter of system calls is loaded
-sshd  root                                 what its user may                   not confined: administrators
-web   web                                                                      not running
+	want := `UNIT  USER    CAPABILITIES  NETWORK  WRITES             SYSTEM CALLS
+bad   nobody  net_raw       machine  /a /b and 1 more   @service @clock  DIFFERS: no filter of system calls is loaded
+sshd  root                           what its user may                   not confined
+web   web                                                                not running
 
 All of a unit, and what gives it: waltctl security UNIT
 `

@@ -111,8 +111,8 @@ func (t *Tool) printDetail(d control.Detail, now time.Time) error {
 		line("stored", "%d descriptors", d.Stored)
 	}
 	usage := d.Usage
-	line("memory", "%s, at most %s so far, limit %s", size(usage.Memory), size(usage.MemoryPeak), size(usage.MemoryLimit))
-	line("tasks", "%d, limit %s", usage.Tasks, orDash(usage.TasksLimit))
+	line("memory", "%s, at most %s so far, %s", size(usage.Memory), size(usage.MemoryPeak), limit(usage.MemoryLimit, size))
+	line("tasks", "%d, %s", usage.Tasks, limit(usage.TasksLimit, func(n int64) string { return fmt.Sprint(n) }))
 	line("cpu", "%.2f s", usage.CPU.Seconds())
 	if usage.OOMKills > 0 {
 		line("killed", "%d processes for want of memory", usage.OOMKills)
@@ -145,9 +145,9 @@ func (t *Tool) printDetail(d control.Detail, now time.Time) error {
 	return nil
 }
 
-func orDash(n int64) string {
+func limit(n int64, format func(int64) string) string {
 	if n == 0 {
-		return "-"
+		return "no limit"
 	}
-	return fmt.Sprint(n)
+	return "limit " + format(n)
 }

@@ -190,7 +190,7 @@ func TestStatusOfOne(t *testing.T) {
 	d.journal.Append("sshd", "hello\x1b]0;evil\a")
 	status, out, _ := d.run("status", "sshd")
 	for _, part := range []string{
-		"running since", "says    listening", "needs   net", "memory  3.0M, at most 4.0M so far, limit -", "cpu     1.50 s",
+		"running since", "says    listening", "needs   net", "memory  3.0M, at most 4.0M so far, no limit", "cpu     1.50 s",
 		"  77  2.0M  /usr/sbin/sshd -D\n", "  80  1.0M    sshd: ?[2Jroot\n", " sshd: hello?]0;evil?\n",
 	} {
 		if status != 0 || !strings.Contains(out, part) {
@@ -345,7 +345,7 @@ func TestChanges(t *testing.T) {
 func TestProgress(t *testing.T) {
 	d := newDesk(t)
 	status, out, _ := d.run("restart", "sshd")
-	if status != 0 || !strings.HasSuffix(out, " sshd: running after 1.00 s -> stopping: stopped by request\nsshd is running\n") {
+	if status != 0 || !strings.HasSuffix(out, " sshd: running for 1.00 s -> stopping: stopped by request\nsshd is running\n") {
 		t.Errorf("%d\n%s", status, out)
 	}
 	if _, out, _ := d.run("events", "sshd"); strings.Count(out, "\n") != 1 {
