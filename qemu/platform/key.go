@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -60,6 +61,9 @@ func loadKey(folder string) (ssh.Signer, error) {
 	return signer, nil
 }
 
+// greetingTime bounds the begin of a connection: QEMU accepts one also when nothing comes of it.
+const greetingTime = time.Minute
+
 // Shell runs commands on the appliance of a lab, from any process.
 type Shell struct {
 	Folder   string
@@ -86,6 +90,9 @@ func (s Shell) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := conn.SetDeadline(time.Now().Add(greetingTime)); err != nil {
+		return fail(err)
+	}
 	inner, channels, requests, err := ssh.NewClientConn(conn, s.Endpoint, &ssh.ClientConfig{
 		User: "root",
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(key)},
@@ -94,6 +101,9 @@ func (s Shell) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
+		return fail(err)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return fail(err)
 	}
 	connection := ssh.NewClient(inner, channels, requests)
