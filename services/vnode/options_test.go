@@ -45,8 +45,8 @@ func TestUsualOptions(t *testing.T) {
 	}
 }
 
-// TestDefect13 is that of node-protocols 9.1: --ram and --disks may be omitted.
-func TestDefect13(t *testing.T) {
+// TestDefectN13UsualMachine: --ram and --disks may be omitted (node-protocols 9.1).
+func TestDefectN13UsualMachine(t *testing.T) {
 	o, err := parse("--net-conf-udhcpc", "--mac", "52:54:00:aa:bb:cc", "--model", "pc-x86-64")
 	if err != nil {
 		t.Fatal(err)

@@ -287,8 +287,8 @@ func TestRefusedNodes(t *testing.T) {
 	}
 }
 
-// TestS12ProcessIsSupervised: a process that dies is started again, ever more slowly.
-func TestS12ProcessIsSupervised(t *testing.T) {
+// TestDefectS12ProcessIsSupervised: a process that dies is started again, ever more slowly.
+func TestDefectS12ProcessIsSupervised(t *testing.T) {
 	b := start(t, Times{Pause: time.Millisecond, Longest: 8 * time.Millisecond})
 	n := node(1, "dies")
 	b.reconcile(n)
