@@ -1,6 +1,8 @@
 package boot
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -27,5 +29,21 @@ func TestStepsSayWhatToDo(t *testing.T) {
 			t.Errorf("step %+v", s)
 		}
 		seen[s.String()] = true
+	}
+}
+
+func TestHugePagesAreForThoseWhoAsk(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "enabled")
+	if err := limitHugePages(file); err != nil {
+		t.Errorf("a kernel without them: %v", err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := limitHugePages(file); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "madvise" {
+		t.Errorf("%q, %v", text, err)
 	}
 }

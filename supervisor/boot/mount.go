@@ -45,5 +45,28 @@ func (s *state) mountKernel() error {
 			return err
 		}
 	}
+	if err := limitHugePages(hugePages); err != nil {
+		s.console.Say("%v", err) // it costs memory, no more
+	}
+	return nil
+}
+
+// hugePages says who gets them (Linux Documentation/admin-guide/mm/transhuge.rst).
+const hugePages = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+// limitHugePages leaves huge pages to those who ask for them, as QEMU for the memory of its
+// guests. Else each service has some for a heap that fills a small part of one.
+func limitHugePages(file string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // this kernel has none
+	}
+	if err == nil {
+		_, err = f.WriteString("madvise")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot leave huge pages to those who ask: %w", err)
+	}
 	return nil
 }
