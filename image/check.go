@@ -55,7 +55,7 @@ func (s *settings) check() *cobra.Command {
 			return found.report(c.OutOrStdout())
 		},
 	}
-	c.Flags().StringArrayVar(&trusted, "key", nil, "public key of releases, as `keys show` prints it, or a file with one (default: of your own keys)")
+	c.Flags().StringArrayVar(&trusted, "key", nil, "public `KEY` of releases, as `keys show` prints it, or a file with one (default: of your own keys)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
 }
