@@ -138,7 +138,7 @@ func (l *lab) healthy(ctx context.Context) error {
 		return err
 	}
 	for name, u := range units {
-		if u.Wanted && u.State != unit.Running && u.State != unit.Done {
+		if u.Wanted && u.State != unit.Running && u.State != unit.Done && u.State != unit.Scheduled {
 			return fmt.Errorf("unit %s is %s: %s", name, u.State, u.Reason)
 		}
 	}
