@@ -133,6 +133,7 @@ unit "walt-server-main" {
 unit "walt-server-vnodes" {
   description         = "machines of virtual nodes"
   exec                = ["/usr/lib/walt/services", "vnodes"]
+  stop                = ["/usr/lib/walt/services", "vnodes", "-end"]
   user                = "walt-vnode"
   capabilities        = ["CAP_NET_ADMIN"] # their interfaces, in bridges
   runtime_directories = ["walt/vnodes"]
@@ -151,6 +152,7 @@ unit "walt-server-vnodes" {
   }
   shutdown {
     timeout = "15s" # longer than a machine may take
+    kill    = "main" # machines outlive the service, and end when the unit is stopped
   }
   limits {
     tasks = 4096
