@@ -59,8 +59,8 @@ func (c *counting) compare() {
 	}
 	lost := max(0, heard[len(heard)-1].Time().Sub(kept[len(kept)-1].Time()))
 	c.l.t.Logf("the power cut has cost the last %v: %d of %d lines are kept", lost, len(kept), len(kept)+int(lost/(50*time.Millisecond)))
-	// The disk is told each second to keep what it has; the second one is for the disk to do it. A
-	// kernel that nobody tells waits for thirty.
+	// The disk is told twice a second to keep what it has, and then the last second is lost at most;
+	// another one is for the disk of a busy machine to do it. A kernel that nobody tells waits for thirty.
 	if lost > 2*time.Second {
 		c.l.t.Errorf("the power cut has cost the last %v", lost)
 	}

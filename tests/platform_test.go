@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/qemu/platform"
+	"github.com/waltos/waltos/supervisor/unit"
 )
 
 // TestPlatform boots the appliance from its disk through UEFI, and two nodes from it.
@@ -79,7 +80,7 @@ func administratorsLook(l *lab) {
 			l.t.Errorf("waltctl %s --svg: %v", drawing, err)
 		}
 	}
-	l.want(l.root("waltctl restart chrony && waltctl events chrony"), "running after", "-> stopping: restarted by request", "-> running", "chrony is running")
+	l.want(l.root("waltctl restart chrony && waltctl events chrony"), "running for", "-> stopping: restarted by request", "-> running", "chrony is running")
 	l.want(l.root("waltctl logs supervisor --boot -n 0 | head -n 3; waltctl logs --boots"), "supervisor: initramfs", "FIRST LINE")
 	l.want(l.root("waltctl support -o /tmp/s.tar.gz && tar -xzOf /tmp/s.tar.gz walt-support/status.txt walt-support/network/addresses.txt; rm /tmp/s.tar.gz"), "walt-server-main", "walt-net")
 	l.want(l.root("waltctl api"), "GET /v1/status")
@@ -257,7 +258,8 @@ func clientLogs(l *lab) {
 
 // virtualNode has the appliance run a virtual node. It is translated by a machine that may
 // be translated itself: its whole boot is the matter of package vnode, here its kernel
-// only begins.
+// only begins. Its machine outlives the service that holds it, in the sandbox of an appliance,
+// until that is stopped; and its networks are restricted by the kernel of an appliance.
 func virtualNode(l *lab) {
 	began := time.Now()
 	l.want(l.walt("node", "create", "vn1"), `Node vn1 is now booting your image "pc-x86-64-default".`)
@@ -273,7 +275,60 @@ func virtualNode(l *lab) {
 	}
 	seen("Starting...")
 	seen("Linux version")
+
+	const machines = "pgrep -x qemu-system-x86; true"
+	machine := l.root(machines)
+	if len(strings.Fields(machine)) != 1 {
+		l.t.Fatalf("there are virtual machines %q", machine)
+	}
+	units, err := l.units(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	const service = "walt-server-vnodes"
+	l.root(fmt.Sprintf("kill -9 %d", units[service].PID))
+	l.eventually("the return of "+service, func(ctx context.Context) error {
+		now, err := l.units(ctx)
+		if u := now[service]; err == nil && (u.PID == 0 || u.PID == units[service].PID) {
+			err = fmt.Errorf("it is %s with pid %d: %s", u.State, u.PID, u.Reason)
+		}
+		return err
+	})
+	l.want(l.root("waltctl restart "+service), "running")
+	if now := l.root(machines); now != machine {
+		l.t.Errorf("the machine was %q, is %q", machine, now)
+	}
+
+	// The service reaches it still.
+	l.walt("node", "config", "vn1", "networks=walt-net,home-net[lat=8ms,bw=100Mbps]", "boot.delay=0")
+	l.want(l.walt("node", "reboot", "--hard", "vn1"), "Node vn1: rebooted ok.")
+	l.eventually("restrictions of its network", func(ctx context.Context) error {
+		queues, err := l.SSH(ctx, "tc qdisc show")
+		if err == nil && !(regexp.MustCompile(`netem 1: dev vnode\d+ root .*delay 7\.7ms`).MatchString(queues) &&
+			regexp.MustCompile(`tbf a: dev vnode\d+ parent 1:1 rate 100Mbit`).MatchString(queues)) {
+			err = fmt.Errorf("the queues are\n%s", queues)
+		}
+		return err
+	})
+	if now := l.root(machines); now == machine {
+		l.t.Errorf("the machine was not ended: %q", now)
+	}
+	l.root("waltctl stop " + service)
+	if left := l.root(machines + "; pgrep -f [w]alt-virtual-node; ip -o link show type bridge; ls /run/walt/vnodes"); strings.Contains(left, "home-net") || !regexp.MustCompile(`^\d+: walt-net`).MatchString(left) || strings.Contains(left, "52:54") {
+		l.t.Errorf("after its stop there are %s", left)
+	}
+	l.root("waltctl start " + service)
+	l.eventually("the virtual machine", func(ctx context.Context) error {
+		now, err := l.SSH(ctx, machines)
+		if err == nil && now == "" {
+			err = errors.New("there is none")
+		}
+		return err
+	})
 	l.walt("node", "remove", "vn1")
+	if left := l.root(machines); left != "" {
+		l.t.Errorf("after its removal there is %s", left)
+	}
 	l.t.Logf("a virtual node came and went in %.0f s", time.Since(began).Seconds())
 }
 
@@ -381,7 +436,7 @@ func killEachUnit(l *lab) {
 	boot := l.bootID()
 	var names []string
 	for name, u := range units {
-		if u.PID > 0 {
+		if u.State == unit.Running { // not a job, whose time may come just now
 			names = append(names, name)
 		}
 	}

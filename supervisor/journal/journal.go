@@ -39,8 +39,8 @@ const (
 	tailText     = 1 << 10  // bytes of their texts
 	followQueue  = 4096     // records that a follower may be behind
 	batchTime    = 100 * time.Millisecond
-	syncTime     = time.Second
-	segmentTime  = 24 * time.Hour // after which a segment is ended, so that it can get too old
+	syncTime     = time.Second / 2 // between orders to the disk: it has as long again to obey, and a second is lost at most
+	segmentTime  = 24 * time.Hour  // after which a segment is ended, so that it can get too old
 )
 
 // Bounds are what a journal keeps, and takes.

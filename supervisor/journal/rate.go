@@ -41,7 +41,7 @@ func (j *Journal) tellDropped(now time.Time) (more bool) {
 		if r.dropped == 0 {
 			continue
 		}
-		if now.Sub(r.told).Abs() < syncTime {
+		if now.Sub(r.told).Abs() < time.Second {
 			more = true
 			continue
 		}
