@@ -232,18 +232,8 @@ func judgeExtras(t *testing.T, result *Result, in *inputs.Inputs, o Options) {
 	if err != nil || !again.Reused {
 		t.Errorf("made again: %v", err)
 	}
-	f, err := os.Open(filepath.Join(all.Dir, DiskName+".zst"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
 	h := sha256.New()
-	if n, err := io.Copy(h, z); err != nil || n != want.Size || hex.EncodeToString(h.Sum(nil)) != want.SHA256 {
+	if n, err := io.Copy(h, decompress(t, filepath.Join(all.Dir, DiskName+".zst"))); err != nil || n != want.Size || hex.EncodeToString(h.Sum(nil)) != want.SHA256 {
 		t.Errorf("%d bytes decompressed, not those of the disk: %v", n, err)
 	}
 	build, err := in.Toolbox(t.Context(), tools)
@@ -444,21 +434,27 @@ func TestChangedByteIsNamed(t *testing.T) {
 	}
 }
 
-// extract unpacks the first members of a bundle, which have these names, as `tar -xf` does.
-func extract(t *testing.T, file string, names ...string) (dir string) {
+// decompress reads what zstd has compressed into a file.
+func decompress(t *testing.T, file string) io.Reader {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	z, err := zstd.NewReader(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer z.Close()
+	t.Cleanup(z.Close)
+	return z
+}
+
+// extract unpacks the first members of a bundle, which have these names, as `tar -xf` does.
+func extract(t *testing.T, file string, names ...string) (dir string) {
+	t.Helper()
 	dir = t.TempDir()
-	archive := tar.NewReader(z)
+	archive := tar.NewReader(decompress(t, file))
 	for _, name := range names {
 		header, err := archive.Next()
 		if err != nil || header.Name != name {

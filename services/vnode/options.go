@@ -195,10 +195,11 @@ func (o *options) leaveTraces() (*os.File, error) {
 	}
 	// screen(1) tells what runs in it the name of its session.
 	if session := os.Getenv("STY"); session != "" {
-		if err := os.MkdirAll(filepath.Dir(o.screenPath), 0o755); err != nil {
-			return nil, errors.Join(fmt.Errorf("cannot leave %s: %w", o.screenPath, err), pid.Close())
+		err := os.MkdirAll(filepath.Dir(o.screenPath), 0o755)
+		if err == nil {
+			err = os.WriteFile(o.screenPath, []byte(session+"\n"), 0o644)
 		}
-		if err := os.WriteFile(o.screenPath, []byte(session+"\n"), 0o644); err != nil {
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("cannot leave %s: %w", o.screenPath, err), pid.Close())
 		}
 	}

@@ -13,24 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/waltos/waltos/supervisor/periodic"
 )
 
 // interval is how often memory is given back: it costs about a millisecond.
 const interval = time.Minute
 
 // Save gives memory back now and then, until ctx ends.
-func Save(ctx context.Context) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			Trim()
-		}
-	}
-}
+func Save(ctx context.Context) { periodic.Every(ctx, interval, Trim) }
 
 // Trim gives memory back now.
 func Trim() {

@@ -18,6 +18,7 @@ import (
 	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/journal"
+	"github.com/waltos/waltos/supervisor/periodic"
 	"github.com/waltos/waltos/supervisor/site"
 	"golang.org/x/sys/unix"
 )
@@ -164,7 +165,7 @@ func (s *system) setClock() error {
 	// Without it the next boot only knows less.
 	save := func() { _ = s.clock.Save() }
 	save()
-	go every(context.Background(), clockTime, save)
+	go periodic.Every(context.Background(), clockTime, save)
 	return err
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/loopback"
 	"github.com/waltos/waltos/supervisor/memory"
+	"github.com/waltos/waltos/supervisor/periodic"
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/reap"
 	"github.com/waltos/waltos/supervisor/report"
@@ -105,7 +106,7 @@ func Run() {
 	s.cgroups = s.prepare()
 	s.startUnits()
 	go memory.Save(context.Background())
-	go every(context.Background(), spaceTime, s.watchSpace())
+	go periodic.Every(context.Background(), spaceTime, s.watchSpace())
 	go s.watchdog.Run(context.Background())
 	what := <-s.shutdown
 	s.end(what)
@@ -369,18 +370,4 @@ func (s *system) summarise() {
 		return
 	}
 	s.console.Say("%s", text)
-}
-
-// every calls do at intervals until the context ends.
-func every(ctx context.Context, interval time.Duration, do func()) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			do()
-		}
-	}
 }
