@@ -39,7 +39,7 @@ const Role = "confined"
 type Rules struct {
 	Read    []string // paths of files and folders; they need not exist
 	Connect []uint16 // ports of TCP
-	Memory  uint64   // most bytes of address space
+	Memory  uint64   // most bytes of memory of its own, at least 128 MiB
 }
 
 // Command returns the arguments that make the program services run a command.
@@ -70,7 +70,7 @@ func Main(_ context.Context, args []string) error {
 		r.Connect = append(r.Connect, uint16(port))
 		return err
 	})
-	flags.Uint64Var(&r.Memory, "memory", 1<<30, "most `bytes` of address space")
+	flags.Uint64Var(&r.Memory, "memory", 1<<30, "most `bytes` of memory of its own")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -105,7 +105,9 @@ func (r Rules) run(command []string) error {
 	if err := landlock.V6.Restrict(rules...); err != nil {
 		return fmt.Errorf("cannot confine %s: %w", command[0], err)
 	}
-	for resource, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_AS: r.Memory} {
+	// A limit of the address space would bite this program, before the other runs: the Go
+	// runtime reserves more than any sensible one. Of what it may write to it has little.
+	for resource, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_DATA: r.Memory} {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 			return fmt.Errorf("cannot confine %s: cannot set a limit: %w", command[0], err)
 		}

@@ -96,6 +96,20 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestMemory asks for more than psql may hold.
+func TestMemory(t *testing.T) {
+	p := start(t)
+	cmd, err := p.Command(t.Context(), p.access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = strings.NewReader("select repeat('x', 1000000) from generate_series(1, 600);\nselect 'still here';\n")
+	out, _ := cmd.CombinedOutput() // the first fails
+	if text := string(out[:min(len(out), 1000)]); !strings.Contains(text, "out of memory") || !strings.Contains(text, "still here") {
+		t.Errorf("psql prints %q", text)
+	}
+}
+
 // Nothing of psql reaches a program or a file.
 func TestDefectS2PromptReachesNothing(t *testing.T) {
 	p := start(t)
