@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,66 +14,79 @@ import (
 	"github.com/waltos/waltos/services/wire/client"
 )
 
-// Each daemon is measured so many times, in turns and for a short time, so that what else
-// the machine does befalls both, and each time by new connections: how fast one is depends
-// on what the congestion control of the kernel made of its first round trips. After some
-// rounds both are started anew: two runs of one program differ by more than the tracing.
+// Each daemon is measured many times, in turns and for a short time, so that what else the
+// machine does befalls both, and each time by new connections: one round differs from the
+// next by a tenth and more, as the processes happen to wake each other, and stays what it
+// is while its connections last. After some rounds both are started anew, and the other is
+// traced: two runs of one program differ by more than the tracing, and so do two places
+// that they run in. So the error of a ratio is below a hundredth.
 const (
-	traceRounds = 40
-	traceStarts = 8 // of these rounds begin with a start
-	traceRound  = 500 * time.Millisecond
+	traceStarts = 20 // even: each is traced as often
+	traceRounds = 40 // after each start
+	traceRound  = 50 * time.Millisecond
 )
 
 // BenchmarkTrackexec compares calls of a daemon whose execution is traced with those of
 // one that is not: how many there are in a second, and what each takes of the processors
-// in the daemon, which other work on the machine disturbs less. Figures are medians.
+// in the daemon, which other work on the machine disturbs less. Figures are medians, and
+// ratios are the geometric means of those of the two places.
 func BenchmarkTrackexec(b *testing.B) {
-	traces := b.TempDir()
-	plain, traced := newDaemon(b), newDaemonOf(b, 1, "-trackexec", traces)
+	type place struct {
+		*daemon
+		traces string // a folder: the daemon is traced if it exists at the start
+	}
+	var places [2]place
+	for i := range places {
+		traces := filepath.Join(b.TempDir(), "trackexec")
+		places[i] = place{newDaemonOf(b, 1, "-trackexec", traces), traces}
+	}
+	begin := func(p place, traced bool) {
+		b.Helper()
+		err := os.RemoveAll(p.traces)
+		if err == nil && traced {
+			err = os.Mkdir(p.traces, 0o755)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.restart()
+	}
 	for b.Loop() {
 		t := newTable("CALL, "+fmt.Sprint(apiClients)+" connections", "PER SECOND", "TRACED", "OF PLAIN", "CPU µs", "TRACED", "OF PLAIN")
 		for _, c := range []struct {
 			method string
 			args   []any
 		}{{"get_time", nil}, {"show_nodes", []any{"alice", true}}} {
-			type side struct {
-				*daemon
-				rates, cpus []float64
-			}
-			sides := [2]*side{{daemon: plain}, {daemon: traced}}
-			var rateRatios, cpuRatios []float64
-			for n := range traceRounds {
-				if n%(traceRounds/traceStarts) == 0 {
-					plain.restart()
-					traced.restart()
+			var rates, cpus [2][]float64 // plain, traced
+			var rateRatios, cpuRatios [2][]float64
+			for start := range traceStarts {
+				traced := start % 2 // the place of that
+				for i, p := range places {
+					begin(p, i == traced)
 				}
-				for i := range sides {
-					s := sides[(n+i)%2]
-					var sessions []*client.Session
-					do := opened(apiClients, func() func() error {
-						session := s.session()
-						sessions = append(sessions, session)
-						return calling(b, session, c.method, c.args...)
-					})
-					before := s.cpu()
-					p := repeat(b, traceRound, do)
-					s.rates, s.cpus = append(s.rates, p.rate), append(s.cpus, (s.cpu()-before)/float64(p.calls)*1e6)
-					for _, session := range sessions {
-						session.Close()
+				for round := range traceRounds {
+					var rate, cpu [2]float64
+					for i := range places {
+						i = (i + round) % 2
+						rate[i], cpu[i] = places[i].measure(c.method, c.args...)
 					}
+					plain := 1 - traced
+					rates[0], rates[1] = append(rates[0], rate[plain]), append(rates[1], rate[traced])
+					cpus[0], cpus[1] = append(cpus[0], cpu[plain]), append(cpus[1], cpu[traced])
+					rateRatios[traced] = append(rateRatios[traced], rate[traced]/rate[plain])
+					cpuRatios[traced] = append(cpuRatios[traced], cpu[traced]/cpu[plain])
 				}
-				rateRatios = append(rateRatios, sides[1].rates[n]/sides[0].rates[n])
-				cpuRatios = append(cpuRatios, sides[1].cpus[n]/sides[0].cpus[n])
 			}
-			rate, cpu := median(rateRatios), median(cpuRatios)
-			t.row(c.method, fmt.Sprintf("%.0f", median(sides[0].rates)), fmt.Sprintf("%.0f", median(sides[1].rates)), fmt.Sprintf("%.3f", rate),
-				fmt.Sprintf("%.2f", median(sides[0].cpus)), fmt.Sprintf("%.2f", median(sides[1].cpus)), fmt.Sprintf("%.3f", cpu))
+			rate := math.Sqrt(median(rateRatios[0]) * median(rateRatios[1]))
+			cpu := math.Sqrt(median(cpuRatios[0]) * median(cpuRatios[1]))
+			t.row(c.method, fmt.Sprintf("%.0f", median(rates[0])), fmt.Sprintf("%.0f", median(rates[1])), fmt.Sprintf("%.3f", rate),
+				fmt.Sprintf("%.2f", median(cpus[0])), fmt.Sprintf("%.2f", median(cpus[1])), fmt.Sprintf("%.3f", cpu))
 			b.ReportMetric(rate, "traced/plain("+c.method+")")
 			b.ReportMetric(cpu, "traced/plain-cpu("+c.method+")")
 		}
 		t.print(b)
 	}
-	run, err := filepath.EvalSymlinks(filepath.Join(traces, "latest"))
+	run, err := filepath.EvalSymlinks(filepath.Join(places[(traceStarts-1)%2].traces, "latest"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,6 +98,25 @@ func BenchmarkTrackexec(b *testing.B) {
 	events := 0
 	trace.Each(func(timeline.Event) { events++ })
 	b.ReportMetric(float64(size)/float64(events), "bytes/event")
+}
+
+// measure calls for a round, and returns how many calls there were in a second and how
+// many microseconds of processor each took of the daemon.
+func (d *daemon) measure(method string, args ...any) (rate, cpu float64) {
+	d.b.Helper()
+	var sessions []*client.Session
+	do := opened(apiClients, func() func() error {
+		session := d.session()
+		sessions = append(sessions, session)
+		return calling(d.b, session, method, args...)
+	})
+	before := d.cpu()
+	p := repeat(d.b, traceRound, do)
+	cpu = (d.cpu() - before) / float64(p.calls) * 1e6
+	for _, session := range sessions {
+		session.Close()
+	}
+	return p.rate, cpu
 }
 
 func median(values []float64) float64 {

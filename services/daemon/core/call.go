@@ -7,6 +7,7 @@ import (
 
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/core/text"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 // Client is the session that a call came by: *session.Session.
@@ -18,7 +19,7 @@ type Client interface {
 
 // call is one call of a method while it is served.
 type call struct {
-	context.Context
+	trackexec.Scope
 	*Daemon
 	client Client
 	api    string

@@ -242,8 +242,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) {
 func (d *Daemon) Call(ctx context.Context, s *session.Session, name string, args pickle.Tuple, kwargs *pickle.Dict) (any, error) {
 	began := time.Now()
 	span := d.Trace.Request(began, s.API, name, s.ID)
-	c := &call{client: s, api: s.API, peer: s.Peer}
-	result, err := d.serve(span.Context(ctx), c, name, args, kwargs)
+	c := &call{Scope: span.Scope(ctx), client: s, api: s.API, peer: s.Peer}
+	result, err := d.serve(ctx, c, name, args, kwargs)
 	took := time.Since(began)
 	d.measures.served(c.method, took, err)
 	span.EndAfter(took, err)

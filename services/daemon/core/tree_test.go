@@ -9,6 +9,7 @@ import (
 	"github.com/waltos/waltos/hcl"
 	"github.com/waltos/waltos/services/daemon/core/registry"
 	"github.com/waltos/waltos/services/daemon/db"
+	"github.com/waltos/waltos/services/daemon/trackexec"
 )
 
 func TestDeviceTree(t *testing.T) {
@@ -40,7 +41,7 @@ func TestDeviceTree(t *testing.T) {
 		},
 	})
 	show := func(all bool) string {
-		c := &call{Context: t.Context(), Daemon: d, client: newUser("alice"), api: "CSAPI", method: apis["CSAPI"]["device_tree"], values: []any{all}}
+		c := &call{Scope: trackexec.Scope{Context: t.Context()}, Daemon: d, client: newUser("alice"), api: "CSAPI", method: apis["CSAPI"]["device_tree"], values: []any{all}}
 		text, err := c.deviceTree()
 		if err != nil {
 			t.Fatal(err)

@@ -58,25 +58,30 @@ type Span struct {
 // spanKey is the context key of the operation under way, a *Span.
 type spanKey struct{}
 
-// spanContext is a context with its operation, in one allocation.
-type spanContext struct {
+// Scope is a context for what is done within an operation, to be held in what is allocated
+// for the operation anyway.
+type Scope struct {
 	context.Context
 	span Span
 }
 
-func (c *spanContext) Value(key any) any {
-	if key == (spanKey{}) {
-		return &c.span
+// Value is that of context.Context.
+func (s *Scope) Value(key any) any {
+	if key == (spanKey{}) && s.span.recorder != nil {
+		return &s.span
 	}
-	return c.Context.Value(key)
+	return s.Context.Value(key)
 }
 
-// Context returns a context for what is done within the operation.
+// Scope returns a context for what is done within the operation.
+func (s Span) Scope(ctx context.Context) Scope { return Scope{ctx, s} }
+
+// Context is Scope on its own.
 func (s Span) Context(ctx context.Context) context.Context {
 	if s.recorder == nil {
 		return ctx
 	}
-	return &spanContext{ctx, s}
+	return &Scope{ctx, s}
 }
 
 // Context returns a context whose operations are recorded by r.
@@ -108,7 +113,7 @@ func (r *Recorder) beginWithin(ctx context.Context, parent Span, kind format.Kin
 	if r == nil {
 		return ctx, Span{}
 	}
-	s := r.begin(parent, format.Event{Kind: kind, Name: name, Number: -1, Start: r.now()})
+	s := r.begin(parent, kind, r.now(), name, "", -1)
 	return s.Context(ctx), s
 }
 
@@ -118,27 +123,22 @@ func (r *Recorder) Request(now time.Time, api, method string, session uint64) Sp
 	if r == nil {
 		return Span{}
 	}
-	return r.begin(Span{}, format.Event{Kind: format.Request, Name: method, Detail: api, Number: int64(session), Start: int64(now.Sub(r.base))})
+	return r.begin(Span{}, format.Request, int64(now.Sub(r.base)), method, api, int64(session))
 }
 
 func (r *Recorder) now() int64 { return int64(time.Since(r.base)) }
 
-// begin begins an operation that is within parent, if there is one.
-func (r *Recorder) begin(parent Span, e format.Event) Span {
-	if parent.id != 0 {
-		e.Parent, e.Depth = parent.id, parent.depth
-		if e.Depth < 255 {
-			e.Depth++
-		}
-	}
+// begin begins an operation that is within parent, if there is one. What it is told about
+// the operation is written once, to its place, and read once, when it is encoded.
+func (r *Recorder) begin(parent Span, kind format.Kind, start int64, name, detail string, number int64) Span {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.off {
+		r.mu.Unlock()
 		return Span{}
 	}
-	e.ID = r.newID()
-	if e.Kind != format.Stream {
-		if gap := e.Start - r.idle; r.busy == 0 && gap >= int64(idleness) {
+	id := r.newID()
+	if kind != format.Stream {
+		if gap := start - r.idle; r.busy == 0 && gap >= int64(idleness) {
 			r.record(&format.Event{ID: r.newID(), Kind: format.Idle, State: format.Done, Start: r.idle, Duration: gap, Number: -1})
 		}
 		r.busy++
@@ -149,8 +149,15 @@ func (r *Recorder) begin(parent Span, e format.Event) Span {
 		r.open = append(r.open, operation{next: -1})
 	}
 	o := &r.open[place]
-	r.free, o.Event = o.next, e
-	return Span{r, e.ID, place, e.Depth}
+	r.free = o.next
+	o.ID, o.Parent, o.Start, o.Number, o.Kind, o.Depth = id, 0, start, number, kind, 0
+	if parent.id != 0 {
+		o.Parent, o.Depth = parent.id, min(parent.depth, 254)+1
+	}
+	o.Name, o.Detail = name, detail
+	s := Span{r, id, place, o.Depth}
+	r.mu.Unlock()
+	return s
 }
 
 // newID returns the number of an operation; r.mu is held.
@@ -237,26 +244,24 @@ func (s Span) end(took int64, err error) {
 		now = r.now()
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	o := s.find()
-	if o == nil {
-		return
-	}
-	if took < 0 {
-		took = now - o.Start
-	}
-	if o.Kind != format.Stream {
-		if r.busy--; r.busy == 0 {
-			r.idle = o.Start + took
+	if o := s.find(); o != nil {
+		if took < 0 {
+			took = now - o.Start
 		}
+		if o.Kind != format.Stream {
+			if r.busy--; r.busy == 0 {
+				r.idle = o.Start + took
+			}
+		}
+		o.Duration, o.State, o.Failure = took, state, failure
+		if !r.off {
+			r.record(&o.Event)
+		}
+		// No text is held for longer than the operation.
+		o.Event = format.Event{}
+		o.next, r.free = r.free, s.place
 	}
-	o.Duration, o.State, o.Failure = took, state, failure
-	if !r.off {
-		r.record(&o.Event)
-	}
-	// No text is held for longer than the operation.
-	o.ID, o.Name, o.Detail, o.Failure = 0, "", "", ""
-	o.next, r.free = r.free, s.place
+	r.mu.Unlock()
 }
 
 // announce adds the beginnings of operations that are under way for so long; r.mu is held.
