@@ -189,6 +189,7 @@ func Listen(ctx context.Context, ln net.Listener, h Handler) error {
 func ListenInline(ctx context.Context, ln net.Listener, h Handler, inline Inline) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
+	defer ln.Close() // that may not have begun when the end of ctx is seen here
 	var peers sync.WaitGroup
 	defer peers.Wait()
 	for {

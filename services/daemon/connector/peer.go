@@ -121,9 +121,10 @@ func (p *Peer) Context() context.Context { return p.ctx }
 
 // Close ends the connection.
 func (p *Peer) Close() {
-	p.cancel()
+	// First, so that no caller is told that its call was cancelled, which it was because of this.
 	p.conn.Close()
 	p.out.close()
+	p.cancel()
 }
 
 // Serve reads the connection until it or ctx ends. The error is nil when the other
@@ -137,7 +138,7 @@ func (p *Peer) Serve(ctx context.Context) error {
 	for {
 		f, err := r.next()
 		if err != nil {
-			if errors.Is(err, io.EOF) || p.ctx.Err() != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || p.ctx.Err() != nil {
 				return nil
 			}
 			return fmt.Errorf("cannot read from the other process: %w", err)

@@ -200,14 +200,14 @@ func TestHistoryByHTTP(t *testing.T) {
 	}
 	client := db.Dial(filepath.Join(n.Sockets, "db.sock"))
 	defer client.Close()
-	id, err := client.StreamID(t.Context(), "02:00:00:00:00:05", "big", false)
+	ids, err := client.StreamIDs(t.Context(), db.Stream{IssuerMAC: "02:00:00:00:00:05", Name: "big"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now().Add(-time.Hour).Truncate(time.Second)
 	var list []db.Line
 	for i := range lines {
-		list = append(list, db.Line{Stream: id, Time: began.Add(time.Duration(i) * time.Millisecond), Text: strings.Repeat("x", length)})
+		list = append(list, db.Line{Stream: ids[0], Time: began.Add(time.Duration(i) * time.Millisecond), Text: strings.Repeat("x", length)})
 	}
 	if err := client.InsertLines(t.Context(), list); err != nil {
 		t.Fatal(err)

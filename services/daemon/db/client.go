@@ -2,6 +2,8 @@ package db
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +20,7 @@ const Socket = "/run/walt/daemon/db.sock"
 type Client struct {
 	link    link
 	cursors atomic.Uint64
+	staged  atomic.Pointer[Batch] // nil: none
 }
 
 // Dial returns a client of the server-db that listens on a unix socket, which need
@@ -133,12 +136,30 @@ func (c *Client) DeleteCheckpoint(ctx context.Context, user, name string) (delet
 	return deleted, err
 }
 
-// StreamID returns the number of a log stream, which it creates if need be, in
-// mode chunk or line. It returns 0, and no error, if no device has that MAC.
-func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error) {
-	var id int64
-	err := c.link.Call(ctx, "streamID", Stream{IssuerMAC: issuerMAC, Name: Clean(name), Chunk: chunk}, &id)
-	return id, err
+// StreamIDs returns the numbers of log streams, which it creates if need be. The number is
+// 0 where no device has the MAC.
+func (c *Client) StreamIDs(ctx context.Context, streams ...Stream) ([]int64, error) {
+	streams = slices.Clone(streams)
+	for i := range streams {
+		streams[i].Name = Clean(streams[i].Name)
+	}
+	var ids []int64
+	err := c.link.Call(ctx, "streamIDs", streams, &ids)
+	if err == nil && len(ids) != len(streams) {
+		err = fmt.Errorf("server-db knows %d of %d streams", len(ids), len(streams))
+	}
+	return ids, err
+}
+
+// StageRows sends the rows of a batch ahead of the InsertRows that stores them, while
+// another InsertRows is under way, which saves the time of sending them. The latest ones
+// are kept. Nothing is lost if it fails.
+func (c *Client) StageRows(ctx context.Context, batch Batch, rows Rows) error {
+	err := c.link.Call(ctx, "stageLines", wireBatch{Batch: batch, Rows: rows}, nil)
+	if err == nil {
+		c.staged.Store(&batch)
+	}
+	return err
 }
 
 // InsertRows stores log lines, of a few megabytes at most: when it returns nil, all are
@@ -148,7 +169,14 @@ func (c *Client) StreamID(ctx context.Context, issuerMAC, name string, chunk boo
 // PostgreSQL or of the machine may undo the commits of its last 0.6 seconds; the reference
 // allows two.
 func (c *Client) InsertRows(ctx context.Context, batch Batch, rows Rows) error {
-	return c.link.Call(ctx, "insertLines", wireBatch{batch, rows}, nil)
+	known := false
+	if staged := c.staged.Load(); staged != nil && *staged == batch {
+		c.staged.Store(nil)
+		if err := c.link.Call(ctx, "insertLines", wireBatch{Batch: batch, Staged: true}, &known); err != nil || known {
+			return err
+		}
+	}
+	return c.link.Call(ctx, "insertLines", wireBatch{Batch: batch, Rows: rows}, &known)
 }
 
 // InsertLines is InsertRows for lines of any text, in as many calls as they need.

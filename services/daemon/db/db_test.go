@@ -54,12 +54,12 @@ func populate(t testing.TB, c *db.Client) {
 
 func stream(t testing.TB, c *db.Client, mac, name string) int64 {
 	t.Helper()
-	id, err := c.StreamID(t.Context(), mac, name, strings.HasSuffix(name, "console"))
+	ids, err := c.StreamIDs(t.Context(), db.Stream{IssuerMAC: mac, Name: name, Chunk: strings.HasSuffix(name, "console")})
 	must(t, err)
-	if id == 0 {
+	if ids[0] == 0 {
 		t.Fatalf("no stream for %s", mac)
 	}
-	return id
+	return ids[0]
 }
 
 func texts(t testing.TB, c *db.Client, f db.LogFilter) []string {
@@ -253,8 +253,11 @@ func TestLogs(t *testing.T) {
 	if again := stream(t, c, nodeMAC, "app"); again != a {
 		t.Errorf("stream %d, then %d", a, again)
 	}
-	if id, err := c.StreamID(ctx, "52:54:00:ff:ff:ff", "x", false); err != nil || id != 0 {
-		t.Errorf("stream of an unknown device: %d, %v", id, err)
+	unknown := db.Stream{IssuerMAC: "52:54:00:ff:ff:ff", Name: "x"}
+	added := db.Stream{IssuerMAC: serverMAC, Name: "added"}
+	ids, err := c.StreamIDs(ctx, added, unknown, db.Stream{IssuerMAC: nodeMAC, Name: "app"}, added)
+	if must(t, err); ids[0] == 0 || ids[0] != ids[3] || ids[1] != 0 || ids[2] != a || ids[0] != stream(t, c, serverMAC, "added") {
+		t.Errorf("streams %v, app is %d", ids, a)
 	}
 	at := func(s float64) time.Time { return time.UnixMicro(int64(s * 1e6)) }
 	must(t, c.InsertLines(ctx, []db.Line{
@@ -301,6 +304,38 @@ func TestLogs(t *testing.T) {
 
 // TestHistoryBlocks reads more than one block, while lines are being stored, and
 // leaves readings unfinished.
+// TestStaged stores rows that were sent ahead, and others in spite of them.
+func TestStaged(t *testing.T) {
+	c, _ := dbtest.Client(t)
+	populate(t, c)
+	id := stream(t, c, nodeMAC, "app")
+	at := time.Now()
+	row := func(text string) db.Rows {
+		rows := db.AppendRow(nil, at, text)
+		rows.SetStream(id)
+		at = at.Add(time.Millisecond)
+		return rows
+	}
+	batch := func(number int64) db.Batch { return db.Batch{Sender: 7, Number: number} }
+	ctx := t.Context()
+	one, two, three, four := row("one"), row("two"), row("three"), row("four")
+	must(t, c.StageRows(ctx, batch(1), one))
+	must(t, c.InsertRows(ctx, batch(1), one))
+	must(t, c.InsertRows(ctx, batch(1), one)) // made again, as after a lost answer
+	must(t, c.StageRows(ctx, batch(3), three))
+	must(t, c.InsertRows(ctx, batch(2), two))
+	must(t, c.InsertRows(ctx, batch(3), three))
+	must(t, c.StageRows(ctx, batch(4), four))
+	must(t, c.StageRows(ctx, batch(5), row("never stored")))
+	must(t, c.InsertRows(ctx, batch(4), four))
+	if err := c.StageRows(ctx, batch(6), four[:10]); err == nil {
+		t.Error("half a row is staged")
+	}
+	if diff := cmp.Diff([]string{"rpi.app one", "rpi.app two", "rpi.app three", "rpi.app four"}, texts(t, c, db.LogFilter{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestHistoryBlocks(t *testing.T) {
 	c, p := dbtest.Client(t)
 	ctx := t.Context()

@@ -66,9 +66,7 @@ func TestDefectS5NamesAreBound(t *testing.T) {
 	if must(t, err); len(found) > 0 {
 		t.Errorf("a user name is a pattern: %v", found)
 	}
-	id, err := c.StreamID(ctx, nodeMAC, evil, false)
-	must(t, err)
-	must(t, c.InsertLines(ctx, []db.Line{{Stream: id, Time: time.Now(), Text: evil}}))
+	must(t, c.InsertLines(ctx, []db.Line{{Stream: stream(t, c, nodeMAC, evil), Time: time.Now(), Text: evil}}))
 	if diff := cmp.Diff([]string{"rpi." + evil + " " + evil}, texts(t, c, db.LogFilter{Issuers: []string{"rpi", evil}})); diff != "" {
 		t.Error(diff)
 	}

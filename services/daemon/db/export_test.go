@@ -58,7 +58,8 @@ func (k *Keeper) More(ctx context.Context, peer *connector.Peer) error {
 // Insert stores a line.
 func (k *Keeper) Insert(ctx context.Context, lines []Line) error {
 	rows, _ := encodeLines(lines, maxCopyBytes)
-	return k.s.insertLines(ctx, Batch{}, rows)
+	_, err := k.s.insertLines(ctx, wireBatch{Rows: rows})
+	return err
 }
 
 // Parts describes the partitions, without their sizes.

@@ -13,7 +13,7 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 		return nil, err
 	}
 	switch method {
-	case "insertLines", "countLogs", "openLogs", "nextLogs": // as long as it takes, and the caller waits
+	case "stageLines", "insertLines", "countLogs", "openLogs", "nextLogs": // as long as it takes, and the caller waits
 	default:
 		bounded, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
@@ -50,10 +50,12 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 		return with(body, func(w wireCheckpoint) (any, error) { return s.saveCheckpoint(ctx, w) })
 	case "deleteCheckpoint":
 		return with(body, func(a [2]string) (any, error) { return s.deleteCheckpoint(ctx, a[0], a[1]) })
-	case "streamID":
-		return with(body, func(st Stream) (any, error) { return s.streamID(ctx, st) })
+	case "streamIDs":
+		return with(body, func(streams []Stream) (any, error) { return s.streamIDs(ctx, streams) })
+	case "stageLines":
+		return with(body, func(w wireBatch) (any, error) { return nil, s.stageLines(w) })
 	case "insertLines":
-		return with(body, func(w wireBatch) (any, error) { return nil, s.insertLines(ctx, w.Batch, w.Rows) })
+		return with(body, func(w wireBatch) (any, error) { return s.insertLines(ctx, w) })
 	case "sqlAccess":
 		return s.sqlAccess()
 	case "countLogs":

@@ -14,42 +14,77 @@ import (
 
 const copyLogs = `COPY logs (stream_id, timestamp, line) FROM STDIN (FORMAT binary)`
 
-// insertLines stores rows as Client encodes them, in one transaction, unless their batch is
-// stored already. Those of streams that do not exist are dropped: their device has been
-// forgotten meanwhile.
-func (s *store) insertLines(ctx context.Context, batch Batch, rows []byte) error {
-	var streams []int32 // in the order of their runs
-	err := eachRow(rows, func(stream uint32, _ []byte) {
-		if n := len(streams); n == 0 || streams[n-1] != int32(stream) {
-			streams = append(streams, int32(stream))
+// lot is rows as Client encodes them, that are well formed.
+type lot struct {
+	batch   Batch
+	rows    []byte
+	streams []int32 // of the rows, sorted
+}
+
+// readLot checks rows.
+func readLot(w wireBatch) (*lot, error) {
+	l := &lot{batch: w.Batch, rows: w.Rows}
+	err := eachRow(l.rows, func(stream uint32, _ []byte) {
+		if n := len(l.streams); n == 0 || l.streams[n-1] != int32(stream) {
+			l.streams = append(l.streams, int32(stream))
 		}
 	})
-	if err != nil {
-		return err
+	slices.Sort(l.streams)
+	l.streams = slices.Compact(l.streams)
+	return l, err
+}
+
+// stageLines keeps rows until insertLines is told to store them, or others are staged.
+func (s *store) stageLines(w wireBatch) error {
+	l, err := readLot(w)
+	if err == nil {
+		s.staged.Store(l)
 	}
+	return err
+}
+
+// insertLines stores the rows of a batch. It returns false if they are said to be staged
+// and are not: this process has started meanwhile, or others have been staged.
+func (s *store) insertLines(ctx context.Context, w wireBatch) (known bool, err error) {
+	var l *lot
+	if w.Staged {
+		if l = s.staged.Swap(nil); l == nil || l.batch != w.Batch {
+			return false, nil
+		}
+	} else {
+		l, err = readLot(w)
+	}
+	if err == nil {
+		err = s.insertLot(ctx, l)
+	}
+	return err == nil, err
+}
+
+// insertLot stores rows in one transaction, unless their batch is stored already. Those of
+// streams that do not exist are dropped: their device has been forgotten meanwhile.
+func (s *store) insertLot(ctx context.Context, l *lot) error {
 	if err := s.hasSpace(); err != nil {
 		return err
 	}
-	slices.Sort(streams)
-	streams = slices.Compact(streams)
-	err = s.copyRows(ctx, batch, rows, streams)
+	err := s.copyRows(ctx, l)
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "23514" { // check_violation: the clock has jumped beyond the last partition
 		if err := s.exclusively(ctx, func(tx pgx.Tx) error { return s.extend(ctx, tx) }); err != nil {
 			return err
 		}
-		err = s.copyRows(ctx, batch, rows, streams)
+		err = s.copyRows(ctx, l)
 	}
 	return err
 }
 
-func (s *store) copyRows(ctx context.Context, batch Batch, rows []byte, streams []int32) error {
+func (s *store) copyRows(ctx context.Context, l *lot) error {
 	return s.transaction(ctx, func(tx pgx.Tx) error {
-		known, err := s.take(ctx, tx, batch, streams)
+		known, err := s.take(ctx, tx, l)
 		if err != nil {
 			return err
 		}
-		if len(known) < len(streams) {
+		rows := l.rows
+		if len(known) < len(l.streams) {
 			rows = keep(rows, known)
 		}
 		if len(rows) == 0 {
@@ -82,11 +117,11 @@ const (
 	batchesAreOf = 30 * 24 * time.Hour
 )
 
-// take returns those of the streams that rows of the batch are to be stored of.
-func (s *store) take(ctx context.Context, tx pgx.Tx, batch Batch, streams []int32) ([]int32, error) {
-	sql, args := lockStreams, []any{streams}
-	if batch != (Batch{}) {
-		sql, args = takeBatch, append(args, batch.Sender, batch.Number, s.now())
+// take returns those of the streams that rows are to be stored of.
+func (s *store) take(ctx context.Context, tx pgx.Tx, l *lot) ([]int32, error) {
+	sql, args := lockStreams, []any{l.streams}
+	if l.batch != (Batch{}) {
+		sql, args = takeBatch, append(args, l.batch.Sender, l.batch.Number, s.now())
 	}
 	found, err := tx.Query(ctx, sql, args...)
 	if err != nil {
@@ -119,25 +154,61 @@ func keep(rows []byte, streams []int32) []byte {
 	return kept
 }
 
-// streamID finds or creates a stream; 0 if its device is unknown.
-func (s *store) streamID(ctx context.Context, st Stream) (id int64, err error) {
-	err = s.transaction(ctx, func(tx pgx.Tx) error {
-		// The lock makes two calls for one device wait for each other, because nothing
-		// in the schema keeps stream names unique; it does not stop inserts of lines.
-		tag, err := tx.Exec(ctx, `SELECT 1 FROM devices WHERE mac = $1 FOR NO KEY UPDATE`, st.IssuerMAC)
-		if err != nil || tag.RowsAffected() == 0 {
+const (
+	// lockDevices makes calls for one device wait for each other, because nothing in the
+	// schema keeps stream names unique; it does not stop inserts of lines.
+	lockDevices = `SELECT mac FROM devices WHERE mac = ANY($1) ORDER BY mac FOR NO KEY UPDATE`
+
+	findStreams = `
+		SELECT w.at, min(s.id) FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (mac, name, at)
+		JOIN logstreams s ON s.issuer_mac = w.mac AND s.name = w.name GROUP BY w.at`
+
+	addStream = `INSERT INTO logstreams (issuer_mac, name, mode) VALUES ($1, $2, $3::text::logmode) RETURNING id`
+)
+
+// streamIDs finds or creates streams; 0 stands for those whose device is unknown.
+func (s *store) streamIDs(ctx context.Context, streams []Stream) ([]int64, error) {
+	ids := make([]int64, len(streams))
+	macs, names := make([]string, len(streams)), make([]string, len(streams))
+	for i, st := range streams {
+		macs[i], names[i] = st.IssuerMAC, st.Name
+	}
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, lockDevices, macs)
+		if err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `SELECT id FROM logstreams WHERE issuer_mac = $1 AND name = $2 ORDER BY id LIMIT 1`, st.IssuerMAC, st.Name).Scan(&id)
-		if !errors.Is(err, pgx.ErrNoRows) {
+		devices, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
 			return err
 		}
-		mode := "line"
-		if st.Chunk {
-			mode = "chunk"
+		if rows, err = tx.Query(ctx, findStreams, macs, names); err != nil {
+			return err
 		}
-		return tx.QueryRow(ctx, `INSERT INTO logstreams (issuer_mac, name, mode) VALUES ($1, $2, $3::text::logmode) RETURNING id`,
-			st.IssuerMAC, st.Name, mode).Scan(&id)
+		var at, id int64
+		if _, err := pgx.ForEachRow(rows, []any{&at, &id}, func() error { ids[at-1] = id; return nil }); err != nil {
+			return err
+		}
+		type key struct{ mac, name string }
+		added := map[key]int64{}
+		for i, st := range streams {
+			k := key{st.IssuerMAC, st.Name}
+			if ids[i] != 0 || !slices.Contains(devices, st.IssuerMAC) {
+				continue
+			}
+			if added[k] == 0 {
+				mode := "line"
+				if st.Chunk {
+					mode = "chunk"
+				}
+				if err := tx.QueryRow(ctx, addStream, st.IssuerMAC, st.Name, mode).Scan(&id); err != nil {
+					return err
+				}
+				added[k] = id
+			}
+			ids[i] = added[k]
+		}
+		return nil
 	})
-	return id, err
+	return ids, err
 }

@@ -33,6 +33,8 @@ type store struct {
 	roleMade       bool                   // used by the goroutine that prepares and tends
 	promptPassword atomic.Pointer[string] // of SQLRole on an external database; nil: none
 
+	staged atomic.Pointer[lot] // log lines that came before they are to be stored; nil: none
+
 	mu      sync.Mutex
 	cursors map[cursorKey]*history
 }
@@ -78,13 +80,13 @@ func (s *store) report(text string) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return // a platform that has not started yet
 	}
-	var id int64
+	var ids []int64
 	if err == nil {
-		id, err = s.streamID(ctx, Stream{IssuerMAC: mac, Name: ReportStream})
+		ids, err = s.streamIDs(ctx, []Stream{{IssuerMAC: mac, Name: ReportStream}})
 	}
 	if err == nil {
-		rows, _ := encodeLines([]Line{{id, s.now(), text}}, maxCopyBytes)
-		err = s.insertLines(ctx, Batch{}, rows)
+		rows, _ := encodeLines([]Line{{ids[0], s.now(), text}}, maxCopyBytes)
+		_, err = s.insertLines(ctx, wireBatch{Rows: rows})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "cannot log that: %v\n", err)

@@ -43,8 +43,9 @@ type wireCheckpoint struct {
 }
 
 type wireBatch struct {
-	Batch Batch
-	Rows  []byte
+	Batch  Batch
+	Rows   []byte
+	Staged bool // there are no rows here, they were sent before
 }
 
 func encodeDevice(d Device) (wireDevice, error) {

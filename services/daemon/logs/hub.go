@@ -31,7 +31,8 @@ const MaxLine = 64 << 10
 
 // Database is what a Hub needs of *db.Client.
 type Database interface {
-	StreamID(ctx context.Context, issuerMAC, name string, chunk bool) (int64, error)
+	StreamIDs(ctx context.Context, streams ...db.Stream) ([]int64, error)
+	StageRows(ctx context.Context, batch db.Batch, rows db.Rows) error
 	InsertRows(ctx context.Context, batch db.Batch, rows db.Rows) error
 	OpenLogs(ctx context.Context, f db.LogFilter) (*db.Cursor, error)
 	CountLogs(ctx context.Context, f db.LogFilter) (int, error)
@@ -75,7 +76,6 @@ type Hub struct {
 	lines   int           // their number
 	added   uint64        // number of batches ever queued
 	stored  uint64        // how many of them have left the queue
-	tried   int           // how many of the next may be stored already, all or none
 	since   time.Time     // when the queue last became non-empty
 	room    chan struct{} // closed when lines have left the queue, or cannot be stored
 	failure error         // why the last attempt to store lines failed
@@ -83,8 +83,11 @@ type Hub struct {
 	retry   time.Time     // when the next one is due
 	lost    uint64        // lines dropped since it did
 
-	storedEver, lostEver uint64  // lines
-	message              db.Rows // what is being stored; used by the holder of storing
+	storedEver, lostEver uint64 // lines
+
+	// Of the holder of storing.
+	next  part    // what is to be stored next, if that is settled
+	spare db.Rows // memory for another part
 
 	work    chan struct{} // wakes Run
 	storing chan struct{} // holds a value while someone stores lines

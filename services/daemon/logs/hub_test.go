@@ -37,15 +37,20 @@ type memory struct {
 	names  []string
 }
 
-func (m *memory) StreamID(_ context.Context, mac, name string, chunk bool) (int64, error) {
+func (m *memory) StreamIDs(_ context.Context, streams ...db.Stream) (ids []int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.refuse != nil {
-		return 0, m.refuse
+		return nil, m.refuse
 	}
-	m.names = append(m.names, fmt.Sprint(mac, " ", name, " ", chunk))
-	return int64(len(m.names)), nil
+	for _, s := range streams {
+		m.names = append(m.names, fmt.Sprint(s.IssuerMAC, " ", s.Name, " ", s.Chunk))
+		ids = append(ids, int64(len(m.names)))
+	}
+	return ids, nil
 }
+
+func (m *memory) StageRows(context.Context, db.Batch, db.Rows) error { return nil }
 
 func (m *memory) InsertRows(ctx context.Context, _ db.Batch, rows db.Rows) error {
 	if m.gate != nil {

@@ -109,33 +109,47 @@ func TestDeathBetweenCommitAndAnswer(t *testing.T) {
 			return path, stand(t, filepath.Join(dbtest.Start(t).Serve(), socket), path, func([]byte) bool { return true })
 		}},
 	} {
-		t.Run(test.of, func(t *testing.T) {
-			path, b := test.start(t)
-			c := db.Dial(path)
-			t.Cleanup(c.Close)
-			dbtest.Wait(t, "the database", c.Ping)
-			h := hubOn(t, c, time.Hour)
-			var want []string
-			for n := range 5 {
-				// The stream is known after the first round, so that nothing else is answered.
-				if n > 0 {
-					b.armed.Store(true)
-				}
-				for i := range 1000 {
-					text := fmt.Sprintf("line %d of round %d", i, n)
+		for _, flow := range []struct {
+			name                  string
+			lines, length, deaths int // of a round
+		}{
+			{"some lines", 1000, 20, 1},
+			{"a flood", 4000, 3000, 3}, // several calls, whose lines are sent ahead
+		} {
+			t.Run(test.of+", "+flow.name, func(t *testing.T) {
+				path, b := test.start(t)
+				c := db.Dial(path)
+				t.Cleanup(c.Close)
+				dbtest.Wait(t, "the database", c.Ping)
+				h := hubOn(t, c, time.Hour)
+				var want []string
+				emit := func(text string) {
 					h.Emit("app", text)
 					want = append(want, "walt-server.app "+text)
 				}
-				if n > 0 {
-					<-b.ended
-					h.Emit("app", "meanwhile") // must not be taken for a part of what is stored
-					want = append(want, "walt-server.app meanwhile")
+				for n := range 4 {
+					// The stream is known after the first round, so that nothing else is answered.
+					deaths := 0
+					if n > 0 {
+						deaths = flow.deaths
+						b.armed.Store(true)
+					}
+					for i := range flow.lines {
+						emit(fmt.Sprintf("%0*d of round %d", flow.length, i, n))
+					}
+					for death := range deaths {
+						if death > 0 {
+							b.armed.Store(true)
+						}
+						<-b.ended
+						emit("meanwhile") // must not be taken for a part of what is stored
+					}
+					dbtest.Wait(t, "all lines to be stored", h.Flush)
 				}
-				dbtest.Wait(t, "all lines to be stored", h.Flush)
-			}
-			if diff := cmp.Diff(want, history(t, h, "streams_regexp", "^app$")); diff != "" {
-				t.Error(diff)
-			}
-		})
+				if diff := cmp.Diff(want, history(t, h, "streams_regexp", "^app$")); diff != "" {
+					t.Error(diff[:min(len(diff), 10_000)])
+				}
+			})
+		}
 	}
 }

@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -110,7 +111,8 @@ func (h *Hub) Flush(ctx context.Context) error {
 	})
 }
 
-// storeUntil stores the batches up to number target, and no other; h.storing is held.
+// storeUntil stores the batches up to number target, and what is settled to be stored with
+// them; h.storing is held.
 func (h *Hub) storeUntil(ctx context.Context, target uint64) error {
 	for {
 		h.mu.Lock()
@@ -125,54 +127,82 @@ func (h *Hub) storeUntil(ctx context.Context, target uint64) error {
 	}
 }
 
+// part is what one call stores: the oldest batches, or those after them.
+type part struct {
+	batches []batch
+	number  uint64 // of the last
+	size    int
+	lines   int
+	full    bool    // more wait behind it
+	rows    db.Rows // of the batches; nil: not encoded yet
+}
+
+// part returns the batches after the oldest ones, up to number target.
+func (h *Hub) part(after int, target uint64) part {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := part{number: h.stored + uint64(after)}
+	for _, b := range h.queue[after:] {
+		if p.full = p.size > 0 && p.size+b.size() > maxStore; p.full || p.number == target {
+			break
+		}
+		p.batches = append(p.batches, b)
+		p.number++
+		p.size += b.size()
+		p.lines += b.n
+	}
+	return p
+}
+
 // storeSome stores the oldest batches, up to number target, in one call of a
-// bounded size; h.storing is held. They leave the queue when they are committed.
+// bounded size; h.storing is held. They leave the queue when they are committed. When
+// many lines wait, those of the next call are sent meanwhile.
 //
 // A call that failed is made again, with the same batches: the database may have died
 // between commit and answer, and knows by their number that it has stored them.
 func (h *Hub) storeSome(ctx context.Context, target uint64) error {
-	h.mu.Lock()
-	var taken []batch
-	size, lines := 0, 0
-	for _, b := range h.queue {
-		enough := h.stored+uint64(len(taken)) == target || size > 0 && size+b.size() > maxStore
-		if h.tried > 0 {
-			enough = len(taken) == h.tried
-		}
-		if enough {
-			break
-		}
-		taken = append(taken, b)
-		size += b.size()
-		lines += b.n
+	p := h.next
+	if h.next = (part{}); len(p.batches) == 0 {
+		p = h.part(0, target)
 	}
-	h.tried = len(taken)
-	number := h.stored + uint64(len(taken))
-	h.mu.Unlock()
-	if len(taken) == 0 {
+	if len(p.batches) == 0 {
 		return nil
 	}
 	call, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	call, span := trackexec.Begin(call, trackexec.Task, "store log lines")
-	err := h.insert(call, number, taken, size)
-	span.Note("", int64(lines))
+	err := h.encode(call, &p)
+	if err == nil {
+		stored := make(chan error, 1)
+		go func() { stored <- h.insert(call, &p) }()
+		next := h.stage(call, len(p.batches))
+		if err = <-stored; err == nil {
+			h.next = next
+			if p.size >= keptMessage || cap(p.rows) <= keptMessage { // else the flow has become small
+				h.spare = p.rows
+			}
+		}
+	}
+	span.Note("", int64(p.lines))
 	span.End(err)
-	if err != nil && ctx.Err() != nil {
-		return err // the caller has given up: that tells nothing of the database
+	if err != nil {
+		h.next = p
+		if ctx.Err() != nil {
+			return err // the caller has given up: that tells nothing of the database
+		}
 	}
 
 	h.mu.Lock()
 	before, lost := h.failure, h.lost
 	h.failure = err
 	if err == nil {
-		h.lost, h.tried = 0, 0
-		clear(h.queue[:len(taken)])
-		h.queue = h.queue[len(taken):]
-		h.queued -= size
-		h.lines -= lines
-		h.storedEver += uint64(lines)
-		h.stored += uint64(len(taken))
+		h.lost = 0
+		clear(h.queue[:len(p.batches)])
+		h.queue = h.queue[len(p.batches):]
+		h.queued -= p.size
+		h.lines -= p.lines
+		h.storedEver += uint64(p.lines)
+		h.stored = p.number
 		h.since = time.Now()
 	} else {
 		h.retry = time.Now().Add(retryPause)
@@ -195,29 +225,70 @@ func (h *Hub) storeSome(ctx context.Context, target uint64) error {
 	return err
 }
 
-// insert stores batches of so many bytes, up to one with a number, in one call.
-func (h *Hub) insert(ctx context.Context, number uint64, batches []batch, size int) error {
-	message := slices.Grow(h.message[:0], size)
-	for _, b := range batches {
-		if b.stream.id == 0 {
-			id, err := h.config.DB.StreamID(ctx, b.stream.mac, b.stream.name, b.stream.chunk)
-			if err != nil {
-				return err
-			}
-			b.stream.id = id
-		}
-		if b.stream.id == 0 {
-			continue // its device has been forgotten
-		}
-		start := len(message)
-		message = append(message, b.rows...)
-		message[start:].SetStream(b.stream.id)
+// stage sends the batches after the oldest ones to the database if they fill a call, and
+// returns them. If that fails, they are sent when they are stored.
+func (h *Hub) stage(ctx context.Context, after int) part {
+	p := h.part(after, math.MaxUint64)
+	if !p.full || h.encode(ctx, &p) != nil || len(p.rows) == 0 {
+		return part{}
 	}
-	if h.message = message; cap(message) > keptMessage && size < keptMessage {
-		h.message = nil // the flow has become small
-	}
-	if len(message) == 0 {
+	_ = h.config.DB.StageRows(ctx, h.batch(&p), p.rows)
+	return p
+}
+
+// encode makes the rows of a part, none of those whose device has been forgotten.
+func (h *Hub) encode(ctx context.Context, p *part) error {
+	if p.rows != nil {
 		return nil
 	}
-	return h.config.DB.InsertRows(ctx, db.Batch{Sender: h.sender, Number: int64(number)}, message)
+	if err := h.identify(ctx, p.batches); err != nil {
+		return err
+	}
+	p.rows = slices.Grow(h.spare[:0], p.size)
+	h.spare = nil
+	for _, b := range p.batches {
+		if b.stream.id != 0 {
+			start := len(p.rows)
+			p.rows = append(p.rows, b.rows...)
+			p.rows[start:].SetStream(b.stream.id)
+		}
+	}
+	return nil
 }
+
+// identify has the database number the streams of batches.
+func (h *Hub) identify(ctx context.Context, batches []batch) error {
+	unknown := map[*stream]bool{}
+	for _, b := range batches {
+		if b.stream.id == 0 {
+			unknown[b.stream] = true
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	var wanted []db.Stream
+	streams := slices.Collect(maps.Keys(unknown))
+	for _, s := range streams {
+		wanted = append(wanted, db.Stream{IssuerMAC: s.mac, Name: s.name, Chunk: s.chunk})
+	}
+	ids, err := h.config.DB.StreamIDs(ctx, wanted...)
+	if err != nil {
+		return err
+	}
+	for i, s := range streams {
+		s.id = ids[i]
+	}
+	return nil
+}
+
+// insert stores the rows of a part.
+func (h *Hub) insert(ctx context.Context, p *part) error {
+	if len(p.rows) == 0 {
+		return nil
+	}
+	return h.config.DB.InsertRows(ctx, h.batch(p), p.rows)
+}
+
+// batch names a part to the database.
+func (h *Hub) batch(p *part) db.Batch { return db.Batch{Sender: h.sender, Number: int64(p.number)} }
