@@ -123,6 +123,8 @@ type run struct {
 	child    *reap.Child // being waited for
 	group    *cgroup.Group
 	stopping bool // nothing more may be started
+	started  bool // Started is reported
+	early    bool // it said that it is ready before that
 	readied  atomic.Bool
 }
 
@@ -168,7 +170,7 @@ func (r *run) life() (ok bool, how string) {
 		}
 		failure := launched.outcome()
 		if step.as == main && failure == nil {
-			r.report(unit.Event{Kind: unit.Started, PID: child.PID})
+			r.hasStarted(child.PID)
 			go r.awaitReadiness(p)
 		}
 		status := child.Wait()

@@ -23,9 +23,28 @@ const (
 	slowestProbe = 500 * time.Millisecond
 )
 
+// hasStarted reports that the main process exists.
+func (r *run) hasStarted(pid int) {
+	r.report(unit.Event{Kind: unit.Started, PID: pid})
+	r.mu.Lock()
+	r.started = true
+	early := r.early
+	r.mu.Unlock()
+	if early {
+		r.ready()
+	}
+}
+
+// ready reports readiness, but not before the start: a process may be fast.
 func (r *run) ready() {
-	r.readied.Store(true)
-	r.report(unit.Event{Kind: unit.Ready})
+	r.mu.Lock()
+	r.early = !r.started
+	early := r.early
+	r.mu.Unlock()
+	if !early {
+		r.readied.Store(true)
+		r.report(unit.Event{Kind: unit.Ready})
+	}
 }
 
 // awaitReadiness reports readiness once what the unit's ready block says holds, or never
