@@ -178,8 +178,9 @@ func (s *store) streamIDs(ctx context.Context, streams []Stream) ([]int64, error
 		if err != nil {
 			return err
 		}
-		devices, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
+		var mac string
+		known := map[string]bool{}
+		if _, err := pgx.ForEachRow(rows, []any{&mac}, func() error { known[mac] = true; return nil }); err != nil {
 			return err
 		}
 		if rows, err = tx.Query(ctx, findStreams, macs, names); err != nil {
@@ -193,7 +194,7 @@ func (s *store) streamIDs(ctx context.Context, streams []Stream) ([]int64, error
 		added := map[key]int64{}
 		for i, st := range streams {
 			k := key{st.IssuerMAC, st.Name}
-			if ids[i] != 0 || !slices.Contains(devices, st.IssuerMAC) {
+			if ids[i] != 0 || !known[st.IssuerMAC] {
 				continue
 			}
 			if added[k] == 0 {
