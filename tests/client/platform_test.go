@@ -47,8 +47,8 @@ func startPlatform(t *testing.T) *platform {
 		device(11, "n1", "node"), device(12, "n2", "node"), device(13, "n3", "node"), virtual,
 		device(5, "switch1", "switch"), device(6, "unknown-000006", "unknown"))
 	p.giveAccounts("alice")
-	p.nodes["n1"], p.nodes["n2"] = p.Node("192.168.152.11"), p.Node("192.168.152.12")
-	for name := range p.nodes {
+	for i, name := range []string{"n1", "n2"} { // one after the other, as their log lines are
+		p.nodes[name] = p.Node(fmt.Sprint("192.168.152.", 11+i))
 		if _, err := p.Call("bob", "wait_for_nodes", name); err != nil {
 			t.Fatal(err)
 		}
