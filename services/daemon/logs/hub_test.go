@@ -723,3 +723,19 @@ print(d["timestamp"].year, len(d["line"]), len(sys.stdin.buffer.read()))`)
 		t.Error(diff)
 	}
 }
+
+// TestHeaders: who may be looked for is told why a stream is not taken.
+func TestHeaders(t *testing.T) {
+	for _, test := range []struct{ header, warning string }{
+		{strings.Repeat("n", maxHeader) + "\nNO_TIMESTAMPS\n", ""},
+		{strings.Repeat("n", maxHeader+1) + "\n", "log stream of 127.0.0.1:1000 refused: cannot read its two header lines: a line is longer than 1024 bytes\n"},
+		{"left in the middle", ""},
+		{"", ""},
+	} {
+		h, warned := newHub(&memory{})
+		send(t, h, test.header, "line\n", "CLOSE\n")
+		if got := warned.String(); got != test.warning {
+			t.Errorf("%.20q: warned %q", test.header, got)
+		}
+	}
+}

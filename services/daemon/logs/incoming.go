@@ -80,8 +80,12 @@ func (h *Hub) ServeIncoming(ctx context.Context, conn net.Conn, r *bufio.Reader)
 	}
 	if err != nil {
 		// Its sender finds a connection closed while it writes, and not why.
-		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			h.config.Warn("log stream of %v refused: its two header lines did not come within %v", conn.RemoteAddr(), headerTimeout)
+		default:
+			h.config.Warn("log stream of %v refused: cannot read its two header lines: %v", conn.RemoteAddr(), err)
 		}
 		return
 	}
