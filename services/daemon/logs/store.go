@@ -3,7 +3,6 @@ package logs
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -258,25 +257,24 @@ func (h *Hub) encode(ctx context.Context, p *part) error {
 
 // identify has the database number the streams of batches.
 func (h *Hub) identify(ctx context.Context, batches []batch) error {
-	unknown := map[*stream]bool{}
+	seen := map[*stream]bool{}
+	var unknown []*stream
+	var wanted []db.Stream
 	for _, b := range batches {
-		if b.stream.id == 0 {
-			unknown[b.stream] = true
+		if s := b.stream; s.id == 0 && !seen[s] {
+			seen[s] = true
+			unknown = append(unknown, s)
+			wanted = append(wanted, db.Stream{IssuerMAC: s.mac, Name: s.name, Chunk: s.chunk})
 		}
 	}
-	if len(unknown) == 0 {
+	if len(wanted) == 0 {
 		return nil
-	}
-	var wanted []db.Stream
-	streams := slices.Collect(maps.Keys(unknown))
-	for _, s := range streams {
-		wanted = append(wanted, db.Stream{IssuerMAC: s.mac, Name: s.name, Chunk: s.chunk})
 	}
 	ids, err := h.config.DB.StreamIDs(ctx, wanted...)
 	if err != nil {
 		return err
 	}
-	for i, s := range streams {
+	for i, s := range unknown {
 		s.id = ids[i]
 	}
 	return nil
