@@ -14,6 +14,7 @@ import (
 	"github.com/waltos/waltos/image/sign"
 	"github.com/waltos/waltos/qemu/firmware"
 	"github.com/waltos/waltos/qemu/machine"
+	"github.com/waltos/waltos/services/periodic"
 )
 
 const (
@@ -220,24 +221,15 @@ const heartbeatPeriod = 10 * time.Second
 
 // heartbeat tells now and then that a machine is still waited for, until it is stopped.
 func (l *Lab) heartbeat(h *Host, what string) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		ticker := time.NewTicker(heartbeatPeriod)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-				last := ""
-				if lines := h.Console().Lines(1); len(lines) > 0 {
-					last = strings.TrimSpace(lines[0])
-				}
-				l.say("%s: waiting for it %s; its console: %s", h.Name, what, shorten(last))
-			}
+	ctx, cancel := context.WithCancel(context.Background())
+	go periodic.Every(ctx, heartbeatPeriod, func() {
+		last := ""
+		if lines := h.Console().Lines(1); len(lines) > 0 {
+			last = strings.TrimSpace(lines[0])
 		}
-	}()
-	return func() { close(done) }
+		l.say("%s: waiting for it %s; its console: %s", h.Name, what, shorten(last))
+	})
+	return cancel
 }
 
 func shorten(text string) string {

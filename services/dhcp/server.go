@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/waltos/waltos/services/periodic"
 	"github.com/waltos/waltos/services/state"
 )
 
@@ -340,14 +341,7 @@ func (s *Server) tell(ctx context.Context, r state.Registration) error {
 
 // retry tells the daemon later of what it could not be told.
 func (s *Server) retry(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.RetryPause)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	periodic.Every(ctx, s.cfg.RetryPause, func() {
 		for m, r := range s.pending() {
 			if err := s.tell(ctx, r); err != nil {
 				break // the daemon is still away
@@ -356,7 +350,7 @@ func (s *Server) retry(ctx context.Context) {
 			delete(s.retries, m)
 			s.mu.Unlock()
 		}
-	}
+	})
 }
 
 // pending returns the registrations still to be made, and forgets those of devices

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/waltos/waltos/supervisor/periodic"
+	"github.com/waltos/waltos/services/periodic"
 )
 
 // interval is how often memory is given back: it costs about a millisecond.

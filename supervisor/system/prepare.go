@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/hcl"
+	"github.com/waltos/waltos/services/periodic"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/clock"
 	"github.com/waltos/waltos/supervisor/crash"
 	"github.com/waltos/waltos/supervisor/journal"
-	"github.com/waltos/waltos/supervisor/periodic"
 	"github.com/waltos/waltos/supervisor/site"
 	"golang.org/x/sys/unix"
 )

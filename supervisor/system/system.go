@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waltos/waltos/services/periodic"
 	"github.com/waltos/waltos/supervisor/boot"
 	"github.com/waltos/waltos/supervisor/cgroup"
 	"github.com/waltos/waltos/supervisor/clock"
@@ -26,7 +27,6 @@ import (
 	"github.com/waltos/waltos/supervisor/journal"
 	"github.com/waltos/waltos/supervisor/loopback"
 	"github.com/waltos/waltos/supervisor/memory"
-	"github.com/waltos/waltos/supervisor/periodic"
 	"github.com/waltos/waltos/supervisor/process"
 	"github.com/waltos/waltos/supervisor/reap"
 	"github.com/waltos/waltos/supervisor/report"

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waltos/waltos/qemu/platform"
+	"github.com/waltos/waltos/services/periodic"
 	"github.com/waltos/waltos/services/wire/client"
 	"github.com/waltos/waltos/supervisor/control"
 	"github.com/waltos/waltos/tests/supplies"
@@ -140,20 +141,13 @@ func (w *watch) askAPI(ctx context.Context) {
 	defer cancel()
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
-	ticker := time.NewTicker(askPeriod)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	periodic.Every(ctx, askPeriod, func() {
 		sessions.Go(func() {
 			if w.ask(ctx) == nil {
 				cancel()
 			}
 		})
-	}
+	})
 }
 
 // askTime bounds one session: QEMU repeats what the appliance does not answer, but
