@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/waltos/waltos/services/confine/confinetest"
 )
 
 // TestMain is also the program services.
@@ -38,19 +38,10 @@ func confined(t *testing.T, r Rules, script string, env ...string) string {
 	return string(out)
 }
 
-// needLandlock skips a test where nothing can be confined.
-func needLandlock(t *testing.T) {
-	t.Helper()
-	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 || version < 6 {
-		t.Skipf("the kernel has Landlock version %d (%v), 6 is needed", int(version), errno)
-	}
-}
-
 // TestGarbage confines while garbage is collected all the time: the limit is set for what
 // will run, but this program must not die of it.
 func TestGarbage(t *testing.T) {
-	needLandlock(t)
+	confinetest.Need(t)
 	for range 200 {
 		if out := confined(t, Rules{Read: []string{"/usr/lib", "/lib", "/lib64"}, Memory: 256 << 20}, "echo here", "GOGC=1"); out != "here\n" {
 			t.Fatalf("prints %q", out)
@@ -59,7 +50,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func TestConfined(t *testing.T) {
-	needLandlock(t)
+	confinetest.Need(t)
 	dir := t.TempDir()
 	for name, text := range map[string]string{"open/file": "readable", "closed": "secret"} {
 		path := filepath.Join(dir, name)

@@ -169,14 +169,14 @@ func (c *Client) StageRows(ctx context.Context, batch Batch, rows Rows) error {
 // PostgreSQL or of the machine may undo the commits of its last 0.6 seconds; the reference
 // allows two.
 func (c *Client) InsertRows(ctx context.Context, batch Batch, rows Rows) error {
-	known := false
 	if staged := c.staged.Load(); staged != nil && *staged == batch {
 		c.staged.Store(nil)
+		var known bool
 		if err := c.link.Call(ctx, "insertLines", wireBatch{Batch: batch, Staged: true}, &known); err != nil || known {
 			return err
 		}
 	}
-	return c.link.Call(ctx, "insertLines", wireBatch{Batch: batch, Rows: rows}, &known)
+	return c.link.Call(ctx, "insertLines", wireBatch{Batch: batch, Rows: rows}, nil)
 }
 
 // InsertLines is InsertRows for lines of any text, in as many calls as they need.

@@ -302,8 +302,6 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// TestHistoryBlocks reads more than one block, while lines are being stored, and
-// leaves readings unfinished.
 // TestStaged stores rows that were sent ahead, and others in spite of them.
 func TestStaged(t *testing.T) {
 	c, _ := dbtest.Client(t)
@@ -336,6 +334,8 @@ func TestStaged(t *testing.T) {
 	}
 }
 
+// TestHistoryBlocks reads more than one block, while lines are being stored, and
+// leaves readings unfinished.
 func TestHistoryBlocks(t *testing.T) {
 	c, p := dbtest.Client(t)
 	ctx := t.Context()

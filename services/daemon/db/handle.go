@@ -13,7 +13,7 @@ func (s *store) handle(ctx context.Context, p *connector.Peer, method string, bo
 		return nil, err
 	}
 	switch method {
-	case "stageLines", "insertLines", "countLogs", "openLogs", "nextLogs": // as long as it takes, and the caller waits
+	case "insertLines", "countLogs", "openLogs", "nextLogs": // as long as it takes, and the caller waits
 	default:
 		bounded, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()

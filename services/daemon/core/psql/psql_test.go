@@ -13,9 +13,9 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sys/unix"
 
 	"github.com/waltos/waltos/services/confine"
+	"github.com/waltos/waltos/services/confine/confinetest"
 	"github.com/waltos/waltos/services/daemon/core/terminal"
 	"github.com/waltos/waltos/services/daemon/db"
 	"github.com/waltos/waltos/services/daemon/db/dbtest"
@@ -30,15 +30,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// needLandlock skips a test of what is confined where nothing can be.
-func needLandlock(t *testing.T) {
-	t.Helper()
-	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 || version < 6 {
-		t.Skipf("the kernel has Landlock version %d (%v), prompts need 6", int(version), errno)
-	}
-}
-
 // prompt is a database and how to run psql on it.
 type prompt struct {
 	Prompt
@@ -47,7 +38,7 @@ type prompt struct {
 
 // start starts PostgreSQL.
 func start(t *testing.T) prompt {
-	needLandlock(t)
+	confinetest.Need(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
